@@ -1,0 +1,93 @@
+"""The few podman commands that the lab uses, and what they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.commands import LabError, run
+from lab.topology import LABEL, NETWORK, SUBNET
+
+REMOVE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as podman remembers it, which is not always as it is."""
+
+    name: str
+    state: str
+    pid: int
+    image: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether its first process exists: podman does not notice a machine's restart."""
+        return self.state == "running" and Path(f"/proc/{self.pid}/cgroup").exists()
+
+
+class Podman:
+    """podman with the options that this machine needs."""
+
+    def __init__(self, options: Sequence[str]) -> None:
+        self.argv = ["podman", "--log-level", "error", *options]
+
+    def call(self, *argv: str, timeout_s: float = 120.0) -> str:
+        """Run one podman command and return its stdout."""
+        return run([*self.argv, *argv], timeout_s=timeout_s)
+
+    def image_exists(self, image: str) -> bool:
+        """Whether an image of this name is stored."""
+        return bool(self.call("images", "--quiet", "--filter", f"reference={image}").strip())
+
+    def remove_other_images(self, repository: str, *, keep: str) -> None:
+        """Delete images of earlier recipes that no container uses."""
+        listed = json.loads(self.call("images", "--format", "json"))
+        used = {row["ImageID"] for row in json.loads(self.call("ps", "-a", "--format", "json"))}
+        for row in listed:
+            names = [name for name in row.get("Names") or () if name.startswith(f"{repository}:")]
+            if names and keep not in names and row["Id"] not in used:
+                self.call("rmi", *names)
+
+    def containers(self) -> list[Container]:
+        """Every container of the lab."""
+        text = self.call("ps", "-a", "--filter", f"label={LABEL}", "--format", "json")
+        return [
+            Container(row["Names"][0], row["State"], int(row["Pid"]), row["Image"])
+            for row in json.loads(text)
+        ]
+
+    def remove(self, name: str) -> None:
+        """Remove a container, running, stopped or dead."""
+        self.call("rm", "--force", "--time", "0", "--volumes", name, timeout_s=REMOVE_TIMEOUT_S)
+
+    def ensure_network(self) -> None:
+        """Make the lab's network. No name server: /etc/hosts has the names."""
+        if NETWORK in self._networks():
+            return
+        options = ("--subnet", str(SUBNET), "--label", LABEL, "--disable-dns")
+        self.call("network", "create", *options, NETWORK)
+
+    def bridge(self) -> str:
+        """The interface on this machine that the hosts are attached to."""
+        rows = json.loads(self.call("network", "inspect", NETWORK))
+        return str(rows[0]["network_interface"])
+
+    def remove_network(self) -> bool:
+        """Remove the lab's network; False when there was none."""
+        if NETWORK not in self._networks():
+            return False
+        self.call("network", "rm", NETWORK)
+        return True
+
+    def _networks(self) -> dict[str, bool]:
+        """Names of all networks; one of our name that is not ours is an error."""
+        networks = {}
+        key, _, value = LABEL.partition("=")
+        for row in json.loads(self.call("network", "ls", "--format", "json")):
+            networks[row["name"]] = (row.get("labels") or {}).get(key) == value
+        if networks.get(NETWORK) is False:
+            raise LabError(f"podman has another network called {NETWORK}: remove or rename it")
+        return networks
