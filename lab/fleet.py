@@ -20,6 +20,8 @@ T = TypeVar("T")
 BOOT_TIMEOUT_S = 90.0
 POLL_S = 0.3
 PROBE_TIMEOUT_S = 8.0
+PATIENCE_S = 15.0
+UP = ("running", "degraded")
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 CA_IN_HOST = "/usr/local/share/swarm-lab/ca-certificates.crt"
 # systemd's sandboxing silently does nothing without SYS_ADMIN and a shared root; redis-server's
@@ -98,10 +100,11 @@ class Fleet:
             return Fate.RENEWED
         if not container.alive:
             return Fate.REPLACED
-        deadline = time.monotonic() + PROBE_TIMEOUT_S
-        while (said := self.probe(host)) == "starting" and time.monotonic() < deadline:
+        # Replacing a host loses what was deployed on it: a busy machine gets some patience.
+        deadline = time.monotonic() + PATIENCE_S
+        while (said := self.probe(host)) not in UP and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        return Fate.KEPT if said in ("running", "degraded") else Fate.REPLACED
+        return Fate.KEPT if said in UP else Fate.REPLACED
 
     def _remove_strangers(self, containers: Iterable[Container]) -> None:
         """Containers of the lab that are none of today's hosts may hold their addresses."""
@@ -144,7 +147,7 @@ class Fleet:
 
     def _await_systemd(self, host: Host) -> None:
         deadline = time.monotonic() + BOOT_TIMEOUT_S
-        while (said := self.probe(host)) not in ("running", "degraded"):
+        while (said := self.probe(host)) not in UP:
             if time.monotonic() > deadline:
                 raise LabError(
                     f"{host.name} ({host.address}) is {said!r} after {BOOT_TIMEOUT_S:.0f} s; "

@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.commands import run, run_logged
 from lab.podman import Podman
 from lab.state import State
-from lab.topology import IMAGE_REPOSITORY, LABEL, hosts_file
+from lab.topology import IMAGE_REPOSITORY, hosts_file
 
 SUITE = "bookworm"
 # A small VM image, not a container image: what an operator finds on a fresh Debian server.
@@ -123,7 +123,8 @@ def ensure_image(podman: Podman, state: State) -> tuple[str, bool]:
     tarball = state.directory / "image.tar.partial"
     try:
         run_logged(bootstrap_argv(recipe, tarball), state.log("image"), timeout_s=BUILD_TIMEOUT_S)
-        podman.call("import", "--change", f"LABEL {LABEL}", str(tarball), recipe.image)
+        # No label: a container would inherit it, and be taken for one of the lab's.
+        podman.call("import", str(tarball), recipe.image)
     finally:
         tarball.unlink(missing_ok=True)
     podman.remove_other_images(IMAGE_REPOSITORY, keep=recipe.image)

@@ -43,6 +43,7 @@ def up(state: State) -> None:
     with state.locked():
         public_key = state.prepare()
         podman = Podman(machine.podman_options())
+        podman.notice_restart()
         image, built = ensure_image(podman, state)
         if built:
             print(f"image {image} built in {time.monotonic() - started:.0f} s", flush=True)
@@ -67,6 +68,7 @@ def down(state: State) -> None:
     machine = require_machine(state)
     with state.locked():
         podman = Podman(machine.podman_options())
+        podman.notice_restart()
         packages.collect(state)
         hosts = Fleet(machine, podman, state).destroy()
         network = podman.remove_network()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ from lab.commands import LabError, run
 from lab.topology import LABEL, NETWORK, SUBNET
 
 REMOVE_TIMEOUT_S = 30.0
+NETWORK_NAMESPACES = Path("/run/netns")
+ADDRESS_LEASES = Path("/run/containers/networks/ipam.db")
+# podman takes the absence of this file for a fresh boot, and forgets what ran before.
+ALIVE_MARKER = Path("/run/libpod/alive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,21 @@ class Podman:
             names = [name for name in row.get("Names") or () if name.startswith(f"{repository}:")]
             if names and keep not in names and row["Id"] not in used:
                 self.call("rmi", *names)
+
+    def notice_restart(self) -> bool:
+        """Tell podman of a restart that it slept through; return whether there was one.
+
+        Where /run outlives a restart, podman believes that the containers of before still run,
+        and fails on the first of them whose network namespace is gone.
+        """
+        if not ALIVE_MARKER.exists() or container_lives():
+            return False
+        ALIVE_MARKER.unlink()
+        ADDRESS_LEASES.unlink(missing_ok=True)
+        for stale in NETWORK_NAMESPACES.glob("netns-*"):
+            if not os.path.ismount(stale):  # Path.is_mount() knows directories only
+                stale.unlink()
+        return True
 
     def containers(self) -> list[Container]:
         """Every container of the lab."""
@@ -91,3 +111,24 @@ class Podman:
         if networks.get(NETWORK) is False:
             raise LabError(f"podman has another network called {NETWORK}: remove or rename it")
         return networks
+
+
+def container_lives() -> bool:
+    """Whether any process on this machine belongs to a container of podman."""
+    for cgroup in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            text = cgroup.read_text(encoding="ascii")
+        except OSError:  # it ended meanwhile
+            continue
+        if "/libpod-" in text and not is_zombie(cgroup.parent):
+            return True
+    return False
+
+
+def is_zombie(process: Path) -> bool:
+    """Whether a process has ended and only waits to be collected; a vanished one counts, too."""
+    try:
+        stat = (process / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return stat.rpartition(") ")[2].startswith("Z")
