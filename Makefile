@@ -1,0 +1,122 @@
+# Every entry point of the project. `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Ansible refuses to run in a locale that is not UTF-8; a fresh server has none at all.
+export LC_ALL := C.UTF-8
+export DEBIAN_FRONTEND := noninteractive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Debian's own Python, which is also the hosts': pyenv and the like may shadow it.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INVENTORY ?= inventories/lab
+PYTEST_ARGS ?=
+
+# redis-tools, not redis-server: the latter would start a service on this machine. The binary is
+# the same one; called redis-server it is the server.
+PACKAGES := ca-certificates chromium-headless-shell conmon debian-archive-keyring git iproute2 \
+	iptables libatomic1 mmdebstrap netavark nftables openssh-client podman procps python3 \
+	python3-venv redis-tools runc shellcheck
+
+##@ Start here
+.PHONY: help
+help: ## List the entry points
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: packages $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
+
+.PHONY: demo
+demo: setup lab ## Deploy to three local hosts, run 200 browser tasks, watch the scaler
+	@$(BIN)/python -m lab.demo
+
+##@ Hosts
+.PHONY: lab
+lab: packages ## Boot the lab: control, worker1, worker2, with real systemd and sshd
+	@$(PYTHON) -m lab.lab up
+
+.PHONY: down
+down: ## Remove the lab's hosts and network; keep its caches
+	@$(PYTHON) -m lab.lab down
+
+.PHONY: deploy
+deploy: setup ## Deploy to the hosts of INVENTORY (inventories/lab)
+	@$(BIN)/python playbooks/wheelhouse.py
+	@$(BIN)/ansible-playbook -i $(INVENTORY) playbooks/deploy.yml
+
+##@ Checks
+.PHONY: test
+test: setup ## Run every check below, then print each one's closing line
+	@.ci/stages lint types unit contract integration molecule
+
+.PHONY: lint
+lint: setup ## Style of Python, YAML, Ansible and shell; import layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/yamllint --strict .
+	@git ls-files -z | xargs -0 grep -lE '^#!.*\b(ba)?sh\b' | xargs shellcheck
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint
+
+.PHONY: types
+types: setup ## mypy --strict
+	@$(BIN)/mypy
+
+.PHONY: unit
+unit: setup ## Tests that need nothing outside the process
+	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: contract
+contract: setup ## The same tests over fakes and over the real adapters
+	@$(BIN)/pytest tests/contract -m "not lab" $(PYTEST_ARGS)
+
+.PHONY: integration
+integration: setup ## Real Redis, Flower, Celery worker and Chromium on loopback
+	@$(BIN)/pytest tests/integration -m "not lab" $(PYTEST_ARGS)
+
+.PHONY: molecule
+molecule: setup lab ## Production playbook on the lab's hosts: converge, idempotence, verify
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test
+
+##@ Upkeep
+.PHONY: format
+format: setup ## Format the Python code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: setup ## Resolve the Python packages anew into requirements/*.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --upgrade pyproject.toml -o requirements/runtime.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --upgrade --group dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+
+.PHONY: clean
+clean: ## Remove .venv and the tools' caches
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Not entry points.
+.PHONY: packages
+packages:
+	@missing=$$(for p in $(PACKAGES); do \
+	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>&1)" = installed ] || echo "$$p"; \
+	  done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing Debian packages:" $$missing; \
+	  apt-get update -qq && \
+	  apt-get install -qq --no-install-recommends $$missing; \
+	fi
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@echo "installing Python packages into $(VENV)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
