@@ -1,0 +1,3 @@
+"""A browser-automation swarm on bare VMs."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Analysis of markup without Celery and without a browser."""

@@ -1,0 +1,81 @@
+"""One Redis that holds queues: its URL, TLS and time limits, checked before anything connects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+
+from swarm.errors import ConfigError, Problem
+
+#: Seconds until a connection attempt counts as failed. Without it a producer hangs on a dead
+#: connection for as long as TCP retries.
+CONNECT_TIMEOUT_S = 2.0
+#: Seconds until an unanswered command counts as failed; longer than any blocking pop we send.
+SOCKET_TIMEOUT_S = 3.0
+
+_EXPECTED_URL = "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or rediss://... for TLS"
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A Redis by its role (`primary`) and its URL, which holds the password."""
+
+    name: str
+    url: str
+
+    @property
+    def address(self) -> str:
+        """Scheme, host and port: fit for logs, without user and password."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}"
+
+    def __repr__(self) -> str:
+        return f"Broker({self.name}, {self.address})"
+
+
+def parse_broker(name: str, url: str, *, variable: str) -> Broker:
+    """Check a Redis URL; TLS is verified unless the URL itself names something weaker.
+
+    kombu's `rediss://` verifies no certificate unless the URL says `ssl_cert_reqs=required`, so
+    that is added.
+
+    Raises:
+        ConfigError: naming `variable`; the value is shown without its password.
+    """
+    parts = urlsplit(url.strip())
+    problem = _problem_of(parts)
+    if problem is not None:
+        raise ConfigError([Problem(variable, repr(_redacted(url.strip())), problem)])
+    if parts.scheme == "rediss":
+        query = dict(parse_qsl(parts.query))
+        query.setdefault("ssl_cert_reqs", "required")
+        parts = parts._replace(query=urlencode(query))
+    return Broker(name, urlunsplit(parts))
+
+
+def _problem_of(parts: SplitResult) -> str | None:
+    """What was expected instead, or None for a good URL."""
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        return _EXPECTED_URL
+    try:
+        _ = parts.port
+    except ValueError:
+        return "a port from 1 to 65535"
+    database = parts.path.removeprefix("/")
+    if database and not database.isdecimal():
+        return "a database number after the slash, such as /0"
+    requirement = dict(parse_qsl(parts.query)).get("ssl_cert_reqs", "required")
+    if requirement.lower() not in {"required", "cert_required"}:
+        return (
+            "ssl_cert_reqs=required, or no such parameter: a certificate that is not verified "
+            "lets anyone read the password (for a private authority, give ssl_ca_certs=FILE)"
+        )
+    return None
+
+
+def _redacted(url: str) -> str:
+    """The URL with everything between scheme and @ hidden."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***"
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url

@@ -1,0 +1,74 @@
+"""What each action does on a loaded page. Outcomes go into `data`, files into the store."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from playwright.async_api import Page
+
+from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.model import (
+    Action,
+    Artifact,
+    Extract,
+    ExtractField,
+    Html,
+    Screenshot,
+    Text,
+)
+
+# One round trip for all fields: each call to the browser costs about a millisecond, and a page
+# that changes meanwhile cannot give values of two moments.
+_EXTRACT_SCRIPT = """fields => Object.fromEntries(Object.entries(fields).map(([name, field]) => {
+  const read = element => field.attribute === null
+    ? (element.innerText ?? element.textContent).trim() : element.getAttribute(field.attribute);
+  if (field.many) return [name, [...document.querySelectorAll(field.selector)].map(read)];
+  const element = document.querySelector(field.selector);
+  return [name, element === null ? null : read(element)];
+}))"""
+
+
+async def perform(
+    action: Action, page: Page, store: DirectoryStore, *, inline_bytes: int, timeout_ms: float
+) -> tuple[Any, Artifact | None]:
+    """Do one action.
+
+    Returns its value for `data` and the artifact it left, of which the value is then the id.
+
+    Raises:
+        playwright.async_api.Error: a selector that matches nothing in time or does not parse,
+            or a page that crashed.
+    """
+    match action:
+        case Screenshot():
+            png = await page.screenshot(full_page=action.full_page, timeout=timeout_ms)
+            artifact = store.put(png, kind="screenshot", mime="image/png")
+            return artifact.id, artifact
+        case Html():
+            return _text_or_artifact(
+                await page.content(), store, kind="html", mime="text/html", inline=inline_bytes
+            )
+        case Text():
+            text = await page.locator(action.selector).first.inner_text(timeout=timeout_ms)
+            return _text_or_artifact(
+                text, store, kind="text", mime="text/plain", inline=inline_bytes
+            )
+        case Extract():
+            fields = {name: _plain(field) for name, field in action.fields.items()}
+            return await page.evaluate(_EXTRACT_SCRIPT, fields), None
+        case _:
+            assert_never(action)
+
+
+def _plain(field: ExtractField) -> dict[str, object]:
+    return {"selector": field.selector, "attribute": field.attribute, "many": field.many}
+
+
+def _text_or_artifact(
+    text: str, store: DirectoryStore, *, kind: str, mime: str, inline: int
+) -> tuple[str, Artifact | None]:
+    content = text.encode("utf-8", errors="replace")
+    if len(content) <= inline:
+        return text, None
+    artifact = store.put(content, kind=kind, mime=mime)
+    return artifact.id, artifact

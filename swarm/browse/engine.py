@@ -1,0 +1,280 @@
+"""The engine: one thread with an asyncio loop, one Playwright driver, one warm Chromium.
+
+Started once in each worker process, after the fork. Tasks call `run` from any thread; each gets
+a fresh context on the warm browser and one deadline over everything. What a page leaves behind
+ends with its context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+from playwright.async_api import BrowserContext, Page, Playwright, async_playwright
+from playwright.async_api import Error as PlaywrightError
+
+from swarm.browse.actions import perform
+from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.chromium import Chromium, kill_process_tree
+from swarm.browse.failures import NAVIGATION_STAGE, classify
+from swarm.browse.model import Artifact, BrowserJob, ErrorCode, JobError, JobResult, job_error
+from swarm.errors import TransientError
+from swarm.settings import BrowserSettings
+
+log = logging.getLogger(__name__)
+
+EngineEvent = Literal["launched", "lost", "retired", "killed"]
+
+#: Seconds that closing a context or a browser may take; a hung renderer never answers.
+_CLOSE_TIMEOUT_S = 5.0
+#: Seconds after a job's deadline until its browser is killed instead of asked.
+_GRACE_S = 2 * _CLOSE_TIMEOUT_S
+
+_T = TypeVar("_T")
+
+
+class EngineError(TransientError):
+    """The browser could not be started."""
+
+
+class Engine:
+    """Runs browser jobs on one warm browser.
+
+    `on_event` is called, on the engine's thread, with every launch, loss, retirement and kill.
+    """
+
+    def __init__(
+        self,
+        settings: BrowserSettings,
+        store: DirectoryStore,
+        *,
+        on_event: Callable[[EngineEvent], None] = lambda _event: None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._on_event = on_event
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="browser-engine", daemon=True)
+        self._launch_lock = asyncio.Lock()
+        self._playwright: Playwright | None = None
+        self._chromium: Chromium | None = None
+
+    def start(self) -> None:
+        """Start the thread and the browser; returns when the browser is up.
+
+        Raises:
+            EngineError: it could not be launched, with the reason.
+        """
+        self._thread.start()
+        try:
+            self._call(self._current_chromium(), timeout_s=self._settings.launch_timeout_s + 10)
+        except (PlaywrightError, TimeoutError, OSError) as exc:
+            self.stop()
+            reason = str(exc).strip() or "no answer in time"
+            raise EngineError(f"{self._settings.executable} did not start: {reason}") from exc
+
+    def run(self, job: BrowserJob) -> JobResult:
+        """Do a job and wait for it; safe from several threads at once.
+
+        Returns within the job's deadline plus the grace for killing the browser.
+
+        Raises:
+            JobError: the job failed; its class says whether a retry may help.
+        """
+        try:
+            return self._call(self._run_within_deadline(job), timeout_s=job.deadline_s + _GRACE_S)
+        except TimeoutError as exc:
+            # Not even cancelling freed it: the driver or the browser is frozen.
+            self._loop.call_soon_threadsafe(self._forget_browser)
+            killed = kill_process_tree()
+            self._on_event("killed")
+            log.warning(
+                "browser killed: it ignored the deadline",
+                extra={"fields": {"processes": killed, "deadline_s": job.deadline_s}},
+            )
+            raise job_error(
+                ErrorCode.DEADLINE, f"not done within {job.deadline_s:g} s", stage="deadline"
+            ) from exc
+
+    def stop(self) -> None:
+        """Close the browser, kill what is left of it, end the thread."""
+        try:
+            self._call(self._close_all(), timeout_s=2 * _CLOSE_TIMEOUT_S)
+        except (PlaywrightError, TimeoutError):
+            log.warning("browser did not close; killing it")
+        kill_process_tree()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=_CLOSE_TIMEOUT_S)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _call(self, coroutine: Coroutine[Any, Any, _T], *, timeout_s: float) -> _T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise
+
+    async def _run_within_deadline(self, job: BrowserJob) -> JobResult:
+        try:
+            async with asyncio.timeout(job.deadline_s):
+                try:
+                    return await self._attempt(job)
+                except JobError as exc:
+                    if exc.code is not ErrorCode.BROWSER_LOST:
+                        raise
+                    log.warning("browser lost during a task; trying once more on a new one")
+                return await self._attempt(job)
+        except TimeoutError as exc:
+            raise job_error(
+                ErrorCode.DEADLINE, f"not done within {job.deadline_s:g} s", stage="deadline"
+            ) from exc
+
+    async def _attempt(self, job: BrowserJob) -> JobResult:
+        timings: dict[str, float] = {}
+        stage = "launch"
+        try:
+            with _Timer(timings, "launch"):
+                chromium = await self._current_chromium()
+            async with self._context(chromium, job) as context:
+                page = await context.new_page()
+                stage = NAVIGATION_STAGE
+                with _Timer(timings, "navigation"):
+                    http_status = await _navigate(page, job)
+                data: dict[str, Any] = {}
+                artifacts: list[Artifact] = []
+                with _Timer(timings, "actions"):
+                    for action in job.actions:
+                        stage = action.name or action.kind
+                        data[stage], artifact = await perform(
+                            action,
+                            page,
+                            self._store,
+                            inline_bytes=self._settings.inline_result_bytes,
+                            timeout_ms=job.navigation_timeout_s * 1000,
+                        )
+                        if artifact is not None:
+                            artifacts.append(artifact)
+                return JobResult(
+                    final_url=page.url,
+                    http_status=http_status,
+                    title=await page.title(),
+                    data=data,
+                    artifacts=tuple(artifacts),
+                    timings_s=timings,
+                    browser=chromium.use,
+                )
+        except PlaywrightError as exc:
+            raise classify(exc, stage=stage) from exc
+        except OSError as exc:
+            raise job_error(
+                ErrorCode.RESOURCE_LIMIT, f"artifact store: {exc}", stage=stage
+            ) from exc
+
+    @asynccontextmanager
+    async def _context(self, chromium: Chromium, job: BrowserJob) -> AsyncIterator[BrowserContext]:
+        """A fresh context; closed whatever happens, and the browser with it if it was retired."""
+        chromium.uses += 1
+        chromium.open_contexts += 1
+        context = None
+        try:
+            context = await chromium.new_context(job)
+            yield context
+        finally:
+            if context is not None:
+                await _close_bounded(context.close())
+            chromium.open_contexts -= 1
+            if chromium.retired and chromium.open_contexts == 0:
+                await _close_bounded(chromium.close())
+
+    async def _current_chromium(self) -> Chromium:
+        """The warm browser; launched or replaced first when that is due.
+
+        A retired browser goes on until its last context closes, so its successor is up before it
+        ends.
+        """
+        async with self._launch_lock:
+            chromium = self._chromium
+            if chromium is not None and not chromium.connected:
+                self._on_event("lost")
+                chromium = None
+            if chromium is not None and chromium.uses >= self._settings.uses_before_retirement:
+                chromium.retired = True
+                self._on_event("retired")
+                if chromium.open_contexts == 0:
+                    await _close_bounded(chromium.close())
+                chromium = None
+            if chromium is None:
+                chromium = await self._launch()
+            self._chromium = chromium
+            return chromium
+
+    async def _launch(self) -> Chromium:
+        try:
+            chromium = await Chromium.launch(await self._driver(), self._settings)
+        except PlaywrightError:
+            # A driver that lost its pipe cannot launch anything: begin with a new one.
+            self._playwright = None
+            chromium = await Chromium.launch(await self._driver(), self._settings)
+        self._on_event("launched")
+        return chromium
+
+    async def _driver(self) -> Playwright:
+        if self._playwright is None:
+            self._playwright = await async_playwright().start()
+        return self._playwright
+
+    def _forget_browser(self) -> None:
+        self._playwright = None
+        self._chromium = None
+
+    async def _close_all(self) -> None:
+        if self._chromium is not None:
+            await _close_bounded(self._chromium.close())
+        if self._playwright is not None:
+            await _close_bounded(self._playwright.stop())
+
+
+async def _navigate(page: Page, job: BrowserJob) -> int | None:
+    response = await page.goto(job.url, wait_until="load", timeout=job.navigation_timeout_s * 1000)
+    status = response.status if response is not None else None
+    if status is not None and status >= 400:
+        raise job_error(
+            ErrorCode.HTTP_STATUS,
+            f"the page answered {status}",
+            stage=NAVIGATION_STAGE,
+            # The server's own trouble, or "too many requests", may pass; other 4xx will not.
+            retryable=status >= 500 or status == 429,
+        )
+    return status
+
+
+async def _close_bounded(closing: Coroutine[Any, Any, None]) -> None:
+    """Closing what already crashed fails or hangs; neither may keep a task's worker."""
+    try:
+        await asyncio.wait_for(closing, _CLOSE_TIMEOUT_S)
+    except (PlaywrightError, TimeoutError) as exc:
+        log.debug("close failed", extra={"fields": {"reason": str(exc)}})
+
+
+class _Timer:
+    """Writes the seconds that its block took, also when it failed."""
+
+    def __init__(self, timings: dict[str, float], stage: str) -> None:
+        self._timings = timings
+        self._stage = stage
+
+    def __enter__(self) -> None:
+        self._started_at = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._timings[self._stage] = round(time.monotonic() - self._started_at, 4)

@@ -1,0 +1,45 @@
+"""Tells Playwright's errors apart. It has one error class, so here, and only here, texts decide."""
+
+from __future__ import annotations
+
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import TimeoutError as PlaywrightTimeoutError
+
+from swarm.browse.model import ErrorCode, JobError, job_error
+
+NAVIGATION_STAGE = "navigation"
+
+# Playwright 1.65, packages/playwright-core/src/server: text it raises when the browser process,
+# or the driver between us and it, is gone.
+_BROWSER_LOST_TEXTS = (
+    "has been closed",
+    "Browser closed",
+    "Connection closed",
+    "browser has disconnected",
+    "Browser has been disconnected",
+)
+_PAGE_CRASH_TEXTS = ("Page crashed", "Target crashed")
+_DNS_TEXTS = ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_NAME_RESOLUTION_FAILED")
+
+
+def classify(error: PlaywrightError, *, stage: str) -> JobError:
+    """The job's error for what Playwright raised during `stage`."""
+    first_line = (error.message.splitlines() or ["no message"])[0]
+
+    def has(texts: tuple[str, ...]) -> bool:
+        return any(text in error.message for text in texts)
+
+    if has(_PAGE_CRASH_TEXTS):
+        code = ErrorCode.PAGE_CRASH
+    elif has(_BROWSER_LOST_TEXTS):
+        code = ErrorCode.BROWSER_LOST
+    elif isinstance(error, PlaywrightTimeoutError):
+        navigating = stage == NAVIGATION_STAGE
+        code = ErrorCode.NAV_TIMEOUT if navigating else ErrorCode.SELECTOR_TIMEOUT
+    elif has(_DNS_TEXTS):
+        code = ErrorCode.DNS
+    elif stage == NAVIGATION_STAGE:
+        code = ErrorCode.NAVIGATION
+    else:
+        code = ErrorCode.ACTION_FAILED
+    return job_error(code, first_line, stage=stage)

@@ -1,0 +1,86 @@
+"""The Celery app: `celery -A swarm.celery_app` works for Flower, and producers import it.
+
+Nothing is read at import: the configuration is made when Celery first asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker
+from swarm.environment import read_broker, read_settings
+from swarm.settings import Settings
+
+#: Seconds a result is kept.
+RESULT_EXPIRES_S = 24 * 3600
+#: Seconds between the soft limit, which a task can answer, and the hard one, which kills it.
+SOFT_LIMIT_MARGIN_S = 10
+
+
+def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
+    """Celery's settings for these pools on this broker. Reasons stand beside the choices."""
+    transport = {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_keepalive": True,
+        # A publish tries once: whoever submits decides whether to try again.
+        "max_retries": 1,
+        "interval_start": 0,
+        "connect_retries_timeout": CONNECT_TIMEOUT_S,
+        # Longer than any task with its retries, or Redis' transport hands it out twice.
+        "visibility_timeout": 6 * 3600,
+    }
+    return {
+        "broker_url": broker.url,
+        "result_backend": f"swarm.delivery.results:ResultBackend+{broker.url}",
+        "include": ["swarm.tasks.browser", "swarm.tasks.analysis"],
+        # JSON only: a pickle from the broker would be code from whoever can write to it.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        # A task is acknowledged when it is done, and handed out again if its worker died.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        # Celery would kill what runs when the broker blinks; we let it finish and acknowledge.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "task_queues": [Queue(name, routing_key=name) for name in settings.queues()],
+        "task_default_queue": settings.queues()[0],
+        "task_create_missing_queues": False,
+        "task_routes": _routes(settings),
+        "task_track_started": False,
+        "result_expires": RESULT_EXPIRES_S,
+        "broker_transport_options": transport,
+        "broker_connection_timeout": CONNECT_TIMEOUT_S + 2,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "redis_socket_timeout": SOCKET_TIMEOUT_S,
+        "redis_socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "redis_socket_keepalive": True,
+        # Events feed Flower's live view. Nobody talks to workers through the broker: status
+        # files and systemd do that without a command.
+        "worker_send_task_events": True,
+        "worker_enable_remote_control": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        # A pool child starts its browser before it reports for work; stock gives it 4 s.
+        "worker_proc_alive_timeout": settings.browser.launch_timeout_s + 15,
+        "timezone": "UTC",
+    }
+
+
+def _routes(settings: Settings) -> dict[str, dict[str, str]]:
+    """Task names begin with their type: `browser.run` goes to the queue for browser tasks."""
+    served = {pool.task_type for pool in settings.pools.values()}
+    return {f"{task_type}.*": {"queue": settings.queue_for(task_type)} for task_type in served}
+
+
+def _read_configuration() -> dict[str, Any]:
+    return celery_configuration(read_settings(), read_broker())
+
+
+app = Celery("swarm", set_as_current=True)
+app.add_defaults(_read_configuration)

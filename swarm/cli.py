@@ -1,0 +1,201 @@
+"""The command line: `swarm submit`, `swarm status` and the services' own entry points.
+
+Exit status: 0 done, 1 failed, 2 bad input or configuration, 3 the broker is away.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+import swarm
+from swarm.environment import read_settings
+from swarm.errors import ConfigError, Problem, SwarmError
+from swarm.settings import Settings, TaskType, config_path, load_settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(swarm.__version__, prog_name="swarm")
+def cli() -> None:
+    """A browser-automation swarm on bare VMs."""
+
+
+def main() -> None:
+    """Entry point: every SwarmError becomes its message on stderr and its exit status."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except SwarmError as exc:
+        for line in str(exc).splitlines():
+            click.echo(f"swarm: {line}", err=True)
+        sys.exit(exc.exit_status)
+
+
+@cli.command()
+def worker() -> None:
+    """Run one instance; its unit says which."""
+    # Each command imports what it needs: `swarm status` must not load Celery and Playwright.
+    from swarm.worker.main import main as run_worker
+
+    sys.exit(run_worker())
+
+
+@cli.group()
+def scaler() -> None:
+    """The daemon that starts and stops instances."""
+
+
+@scaler.command("run")
+def scaler_run() -> None:
+    """Run until told to stop."""
+    from swarm.scaler.daemon import main as run_scaler
+
+    sys.exit(run_scaler())
+
+
+@cli.group()
+def config() -> None:
+    """Questions about config.yaml."""
+
+
+@config.command("check")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def config_check(file: Path | None) -> None:
+    """Report every error of config.yaml at once; exit 2 when there is any."""
+    path = file or config_path()
+    settings = load_settings(path)
+    click.echo(f"{path}: {len(settings.pools)} pools, {len(settings.hosts)} hosts, no errors")
+
+
+@cli.command()
+@click.argument("task_type", metavar="TYPE", type=click.Choice(["browser", "analysis"]))
+@click.argument("payload")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait for the result and print it.",
+)
+def submit(task_type: str, payload: str, wait_s: float) -> None:
+    """Queue a task and print its id.
+
+    PAYLOAD is JSON, @FILE, or - for standard input:
+
+    swarm submit browser '{"url": "https://example.org", "actions": [{"kind": "text"}]}'
+    """
+    document = _parse_payload(payload)
+    client = _client()
+    task_id = client.submit(cast("TaskType", task_type), document)
+    if wait_s:
+        _print_result(client.result(task_id, wait_s=wait_s))
+    else:
+        click.echo(task_id)
+
+
+@cli.command()
+@click.argument("task_id", metavar="ID")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait for it this long.",
+)
+def result(task_id: str, wait_s: float) -> None:
+    """Print a task's result as JSON; exit 1 when it failed or is not there yet."""
+    _print_result(_client().result(task_id, wait_s=wait_s))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="The scaler's last turn as JSON.")
+def status(as_json: bool) -> None:  # noqa: FBT001 - a click option
+    """Show pools, hosts and instances as the scaler last saw them."""
+    settings = read_settings()
+    path = settings.scaler.state_directory / "status.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(
+            [
+                Problem(
+                    str(path),
+                    "no status of a scaler",
+                    "`swarm status` to run on the host where swarm-scaler.service is active",
+                )
+            ]
+        ) from exc
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        _print_status(document, settings)
+
+
+def _print_status(document: dict[str, Any], settings: Settings) -> None:
+    age_s = time.time() - document["written_at"]
+    late = " (is swarm-scaler running?)" if age_s > 3 * settings.scaler.interval_s + 10 else ""
+    click.echo(f"as of {age_s:.0f} s ago{late}")
+    for name, pool in document["pools"].items():
+        waiting = "unknown" if pool["waiting"] is None else pool["waiting"]
+        click.echo(
+            f"\n{name}: {pool['running']} running, {pool['desired']} desired, {waiting} waiting"
+            f" ({pool['reason']})"
+        )
+        for host, report in document["hosts"].items():
+            if not report["answers"]:
+                continue
+            for instance in report["instances"]:
+                if instance["pool"] == name:
+                    click.echo(
+                        f"  celery-{name}@{instance['number']} on {host}: {instance['state']}, "
+                        f"{instance['active']} active, {instance['tasks_ended']} ended"
+                    )
+    for host, report in document["hosts"].items():
+        if not report["answers"]:
+            click.echo(f"\n{host} does not answer: {report['reason']}")
+
+
+def _client() -> Any:
+    from swarm.celery_app import app
+    from swarm.client import Client
+
+    # Celery reads the configuration when it first needs it: now, so that its errors come whole.
+    app.finalize()
+    _ = app.conf.broker_url
+    return Client(app)
+
+
+def _parse_payload(text: str) -> dict[str, Any]:
+    where = "PAYLOAD"
+    try:
+        if text == "-":
+            where, text = "standard input", sys.stdin.read()
+        elif text.startswith("@"):
+            where = text[1:]
+            text = Path(where).read_text(encoding="utf-8")
+        document = json.loads(text)
+    except OSError as exc:
+        raise ConfigError([Problem(where, str(exc.strerror), "a file to read")]) from exc
+    except ValueError as exc:
+        raise ConfigError([Problem(where, f"no JSON ({exc})", "one JSON object")]) from exc
+    if not isinstance(document, dict):
+        raise ConfigError([Problem(where, type(document).__name__, "one JSON object")])
+    return document
+
+
+def _print_result(result: Any) -> None:
+    click.echo(json.dumps(asdict(result), indent=2))
+    if result.state != "done":
+        sys.exit(1)

@@ -1,0 +1,84 @@
+"""Submit tasks and read their results: what `swarm submit` and `swarm result` are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from celery import Celery
+from celery import states as celery_states
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from swarm.analysis.model import parse_analysis_job
+from swarm.browse.model import parse_browser_job
+from swarm.errors import BrokerAwayError
+from swarm.settings import TaskType
+
+_PARSERS: dict[TaskType, Callable[[object], object]] = {
+    "browser": parse_browser_job,
+    "analysis": parse_analysis_job,
+}
+# kombu translates what its transport declares as connection errors; the rest arrives as redis-py
+# and the socket raised it.
+_AWAY = (OperationalError, RedisError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What is known of a task.
+
+    `pending` says that no result is stored: the task waits, runs, or its id was never issued.
+    """
+
+    id: str
+    state: Literal["pending", "done", "failed"]
+    value: Any = None
+    error: str | None = None
+
+
+class Client:
+    """Submits to the app's broker. Every call answers or fails within a few seconds."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def submit(self, task_type: TaskType, payload: dict[str, Any]) -> str:
+        """Check the payload, queue the task, return its id.
+
+        Raises:
+            ConfigError: the payload is wrong; every wrong field is named.
+            BrokerAwayError: the broker could not be reached; nothing was queued.
+        """
+        _PARSERS[task_type](payload)
+        try:
+            sent = self._app.send_task(f"{task_type}.run", args=[payload], retry=False)
+        except _AWAY as exc:
+            raise BrokerAwayError(
+                f"the broker did not take the task, nothing was queued: {exc}"
+            ) from exc
+        return str(sent.id)
+
+    def result(self, task_id: str, *, wait_s: float = 0.0) -> TaskResult:
+        """The task's result, waiting for it up to `wait_s` seconds.
+
+        Raises:
+            BrokerAwayError: the broker could not be reached.
+        """
+        handle: AsyncResult[Any] = AsyncResult(task_id, app=self._app)
+        try:
+            if wait_s > 0:
+                handle.get(timeout=wait_s, propagate=False)
+            state, value = handle.state, handle.result
+        except CeleryTimeoutError:
+            return TaskResult(task_id, "pending")
+        except _AWAY as exc:
+            raise BrokerAwayError(f"the broker did not answer: {exc}") from exc
+        if state == celery_states.SUCCESS:
+            return TaskResult(task_id, "done", value=value)
+        if state in celery_states.READY_STATES:
+            return TaskResult(task_id, "failed", error=f"{type(value).__name__}: {value}")
+        return TaskResult(task_id, "pending")

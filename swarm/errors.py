@@ -1,0 +1,48 @@
+"""The one error tree. Adapters translate library exceptions into it with `raise ... from exc`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SwarmError(Exception):
+    """Something in swarm went wrong."""
+
+    exit_status = 1
+
+
+class TransientError(SwarmError):
+    """It may work if it is tried again."""
+
+
+class PermanentError(SwarmError):
+    """It will fail again however often it is tried."""
+
+
+class BrokerAwayError(TransientError):
+    """The broker did not answer; nothing was queued."""
+
+    exit_status = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One wrong value: where it stands, what it is, and what was expected there."""
+
+    where: str
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: got {self.value}, expected {self.expected}"
+
+
+class ConfigError(SwarmError):
+    """The configuration or the input is wrong; every problem is reported at once."""
+
+    exit_status = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

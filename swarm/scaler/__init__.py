@@ -1,0 +1,1 @@
+"""The scaler: measure (ports), decide (policy, placement), act (reconcile)."""

@@ -1,0 +1,1 @@
+"""The scaler's ports over Flower, systemd, SSH and Prometheus."""

@@ -1,0 +1,77 @@
+"""Queue lengths from Flower's HTTP API (`/api/queues/length`, Flower 2.x)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from swarm.scaler.model import Unknown
+from swarm.settings import FlowerSettings
+
+
+class FlowerQueues:
+    """A `QueueSource`. An async context manager: it keeps one HTTP connection open."""
+
+    def __init__(self, settings: FlowerSettings, credentials: str | None) -> None:
+        """`credentials` is `user:password`, or None for a Flower without any."""
+        self._url = settings.url.rstrip("/") + "/api/queues/length"
+        headers = {}
+        if credentials:
+            user, _, password = credentials.partition(":")
+            headers["Authorization"] = aiohttp.BasicAuth(user, password).encode()
+        self._headers = headers
+        self._timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def waiting(self, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
+        answer = await self._fetch()
+        if isinstance(answer, Unknown):
+            return dict.fromkeys(queues, answer)
+        return {queue: _length(answer, queue) for queue in queues}
+
+    async def _fetch(self) -> Any:
+        if self._session is None:
+            raise RuntimeError("FlowerQueues is used outside its `async with` block")
+        try:
+            async with self._session.get(self._url) as response:
+                if response.status == 401:
+                    return Unknown("Flower refused the password: check the credential flower-auth")
+                if response.status != 200:
+                    return Unknown(f"Flower answered {response.status}")
+                return await response.json()
+        except TimeoutError:
+            return Unknown(f"Flower did not answer in {self._timeout.total:g} s")
+        except aiohttp.ContentTypeError:
+            return Unknown("Flower's answer is not JSON")
+        except (aiohttp.ClientError, ValueError) as exc:
+            return Unknown(f"Flower is away: {exc}")
+
+
+def _length(answer: Any, queue: str) -> int | Unknown:
+    """A queue absent from the answer is unknown, not empty: Flower lists what workers declare."""
+    rows = answer.get("active_queues") if isinstance(answer, dict) else None
+    if not isinstance(rows, list):
+        return Unknown("Flower's answer has no active_queues")
+    for row in rows:
+        if isinstance(row, dict) and row.get("name") == queue:
+            messages = row.get("messages")
+            if isinstance(messages, int) and not isinstance(messages, bool) and messages >= 0:
+                return messages
+            return Unknown(f"Flower gives {messages!r} as the length of queue {queue}")
+    return Unknown(f"Flower does not list queue {queue}")

@@ -1,0 +1,135 @@
+"""The scaler's Prometheus metrics, and the list of instances to scrape (`http_sd`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from swarm.errors import ConfigError, Problem
+from swarm.scaler.model import HostReport, InstanceState, Outcome, Start
+from swarm.settings import Settings
+
+
+class ScalerMetrics:
+    """Counts turns and serves `/metrics` and `/sd`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._outcome: Outcome | None = None
+        self._runner: web.AppRunner | None = None
+        self.registry = CollectorRegistry()
+        self._waiting = self._gauge("queue_waiting", "Tasks waiting; absent when unknown.", "pool")
+        self._desired = self._gauge("instances_desired", "Instances decided on.", "pool")
+        self._wanted = self._gauge("instances_wanted", "Instances before any limit.", "pool")
+        self._instances = self._gauge("instances", "Instances by state.", "pool", "host", "state")
+        self._host_up = self._gauge("host_up", "1 when the host answered this turn.", "host")
+        self._decisions = Counter(
+            "swarm_scaler_decisions",
+            "Decisions by direction and cause.",
+            ["pool", "direction", "cause"],
+            registry=self.registry,
+        )
+        self._actions = Counter(
+            "swarm_scaler_actions",
+            "Starts and stops asked for, by result.",
+            ["pool", "host", "verb", "result"],
+            registry=self.registry,
+        )
+        self._turn_seconds = Histogram(
+            "swarm_scaler_turn_seconds", "Time a turn takes.", registry=self.registry
+        )
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"swarm_scaler_{name}", text, labels, registry=self.registry)
+
+    def show(self, outcome: Outcome, *, seconds: float) -> None:
+        self._outcome = outcome
+        self._turn_seconds.observe(seconds)
+        for gauge in (self._waiting, self._instances, self._host_up):
+            gauge.clear()
+        for pool, decision in outcome.decisions.items():
+            waiting = outcome.observation.waiting[pool]
+            if isinstance(waiting, int):
+                self._waiting.labels(pool).set(waiting)
+            self._desired.labels(pool).set(decision.desired)
+            self._wanted.labels(pool).set(decision.wanted)
+            self._decisions.labels(pool, decision.direction, decision.cause).inc()
+        for host, report in outcome.observation.hosts.items():
+            self._host_up.labels(host).set(isinstance(report, HostReport))
+            if isinstance(report, HostReport):
+                for instance in report.instances:
+                    self._instances.labels(instance.pool, host, instance.state).inc()
+        for result in outcome.results:
+            verb = "start" if isinstance(result.action, Start) else "stop"
+            self._actions.labels(
+                result.action.pool, result.action.host, verb, "failed" if result.error else "done"
+            ).inc()
+
+    async def serve(self, address: str, port: int) -> None:
+        """Answer scrapes.
+
+        Raises:
+            ConfigError: the address is not ours or the port is taken.
+        """
+        application = web.Application()
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/sd", self._targets)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, address, port).start()
+        except OSError as exc:
+            await self.close()
+            raise ConfigError(
+                [
+                    Problem(
+                        "scaler.metrics_address and scaler.metrics_port",
+                        f"{address} port {port}",
+                        f"an address of this host and a free port ({exc.strerror})",
+                    )
+                ]
+            ) from exc
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        body = generate_latest(self.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _targets(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.targets())
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Every running instance as Prometheus' http_sd wants it."""
+        if self._outcome is None:
+            return []
+        targets = []
+        for host, report in self._outcome.observation.hosts.items():
+            if not isinstance(report, HostReport):
+                continue
+            settings = self._settings.hosts[host]
+            address = "127.0.0.1" if settings.is_local else settings.address
+            for instance in report.instances:
+                pool = self._settings.pools.get(instance.pool)
+                if pool is None or instance.state is InstanceState.FAILED:
+                    continue
+                port = pool.metrics_port_base + instance.number
+                targets.append(
+                    {
+                        "targets": [
+                            f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+                        ],
+                        "labels": {
+                            "pool": instance.pool,
+                            "host": host,
+                            "unit": f"celery-{instance.pool}@{instance.number}",
+                        },
+                    }
+                )
+        return targets

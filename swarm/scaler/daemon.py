@@ -1,0 +1,152 @@
+"""`swarm scaler run`: the loop around the turns, wired to the real world.
+
+    start -> turn -> tell (journal, STATUS, metrics, status.json, watchdog) -> sleep -> turn ...
+                                                                        SIGTERM -> leave
+
+Leaving touches no instance: the next start adopts what systemd shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from swarm import logs
+from swarm.environment import read_credential, read_settings
+from swarm.errors import ConfigError, Problem
+from swarm.scaler.adapters.commands import LocalRunner, SshRunner, local_unitctl
+from swarm.scaler.adapters.flower import FlowerQueues
+from swarm.scaler.adapters.metrics import ScalerMetrics
+from swarm.scaler.adapters.systemd import SystemdUnits
+from swarm.scaler.model import Outcome
+from swarm.scaler.ports import CommandRunner
+from swarm.scaler.reconcile import Reconciler
+from swarm.scaler.story import Narrator, snapshot, status_line
+from swarm.sdnotify import Notifier
+from swarm.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: A turn that takes longer than this is given up: every part of it is bounded, so it must be a
+#: defect, and systemd's watchdog would end the daemon anyway.
+_TURN_TIMEOUT_S = 50.0
+
+
+def main(environ: Mapping[str, str] = os.environ) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: before anything has started.
+    """
+    settings = read_settings(environ)
+    if not settings.hosts:
+        raise ConfigError([Problem("hosts", "nothing", "at least one host to scale on")])
+    notifier = Notifier(environ)
+    logs.setup(environ.get("SWARM_LOGLEVEL", "info"), under_systemd=notifier.under_systemd)
+    asyncio.run(Daemon(settings, notifier, environ).run())
+    return 0
+
+
+class Daemon:
+    """Owns the adapters and the loop."""
+
+    def __init__(self, settings: Settings, notifier: Notifier, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._notifier = notifier
+        self._environ = environ
+        self._metrics = ScalerMetrics(settings)
+        self._narrator = Narrator()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Turn after turn until told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        scaler = self._settings.scaler
+        async with AsyncExitStack() as stack:
+            await self._metrics.serve(scaler.metrics_address, scaler.metrics_port)
+            stack.push_async_callback(self._metrics.close)
+            queues = await stack.enter_async_context(
+                FlowerQueues(self._settings.flower, read_credential("flower-auth", self._environ))
+            )
+            units = {}
+            for name in self._settings.hosts:
+                runner = self._runner(name)
+                stack.push_async_callback(runner.close)
+                units[name] = SystemdUnits(name, runner, report_max_age_s=scaler.report_max_age_s)
+            await self._loop(Reconciler(self._settings, queues, units))
+        self._notifier.stopping("stopped; instances run on")
+        log.info("stopped; instances run on")
+
+    async def _loop(self, reconciler: Reconciler) -> None:
+        first = True
+        while not self._stop.is_set():
+            started_at = time.monotonic()
+            async with asyncio.timeout(_TURN_TIMEOUT_S):
+                outcome = await reconciler.turn(started_at)
+            self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
+            first = False
+            pause_s = self._settings.scaler.interval_s - (time.monotonic() - started_at)
+            try:
+                async with asyncio.timeout(max(0.0, pause_s)):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    def _tell(self, outcome: Outcome, *, seconds: float, first: bool) -> None:
+        for is_warning, sentence in self._narrator.lines(outcome):
+            log.log(logging.WARNING if is_warning else logging.INFO, sentence)
+        self._metrics.show(outcome, seconds=seconds)
+        self._write_snapshot(outcome)
+        maxima = {name: pool.max_instances for name, pool in self._settings.pools.items()}
+        line = status_line(outcome, maxima)
+        if first:
+            self._notifier.ready(line)
+        else:
+            self._notifier.status(line)
+        self._notifier.watchdog()
+
+    def _write_snapshot(self, outcome: Outcome) -> None:
+        target = self._settings.scaler.state_directory / "status.json"
+        scratch = target.with_suffix(".tmp")
+        try:
+            scratch.write_text(json.dumps(snapshot(outcome, written_at=time.time())), "utf-8")
+            scratch.replace(target)
+        except OSError as exc:
+            log.warning("status.json not written: %s", exc.strerror)
+
+    def _runner(self, name: str) -> CommandRunner:
+        host = self._settings.hosts[name]
+        scaler = self._settings.scaler
+        if host.is_local:
+            return LocalRunner(local_unitctl(), timeout_s=scaler.command_timeout_s)
+        return SshRunner(
+            host,
+            key=self._ssh_key(),
+            known_hosts=scaler.known_hosts,
+            timeout_s=scaler.command_timeout_s,
+        )
+
+    def _ssh_key(self) -> Path:
+        """Systemd's credential, else the path in config.yaml.
+
+        Raises:
+            ConfigError: neither file can be read.
+        """
+        directory = self._environ.get("CREDENTIALS_DIRECTORY")
+        candidates = [Path(directory) / "ssh-key"] if directory else []
+        candidates.append(self._settings.scaler.ssh_key)
+        for candidate in candidates:
+            if os.access(candidate, os.R_OK):
+                return candidate
+        raise ConfigError(
+            [Problem("scaler.ssh_key", str(candidates[-1]), "a private key that can be read")]
+        )

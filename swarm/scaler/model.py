@@ -1,0 +1,182 @@
+"""The scaler's values: what was observed, what was decided and why, what came of it.
+
+Times are seconds of the scaler's monotonic clock; ages and durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Not observed. It is never read as zero, empty or gone."""
+
+    reason: str
+
+
+class InstanceState(StrEnum):
+    """Where an instance stands, as systemd and its own report say together."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"
+    FAILED = "failed"
+    UNREPORTED = "unreported"
+    """It runs, but its own word is missing or too old: it may hold tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One `celery-<pool>@<number>` unit on one host."""
+
+    pool: str
+    number: int
+    host: str
+    state: InstanceState
+    state_for_s: float = 0.0
+    """Seconds since the unit last changed its state."""
+    idle_for_s: float = 0.0
+    """Seconds without a task, by its own word; 0 unless idle."""
+    active: int = 0
+    reserved: int = 0
+    capacity: int = 1
+    tasks_ended: int = 0
+    pid: int = 0
+    service_time_s: float | None = None
+    boot_time_s: float | None = None
+    misconfigured: bool = False
+    """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.host, self.pool, self.number)
+
+    @property
+    def name(self) -> str:
+        return f"celery-{self.pool}@{self.number} on {self.host}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What one host said in this turn."""
+
+    instances: tuple[Instance, ...]
+    memory_available_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One turn's picture. Every pool and every host of the configuration has an entry."""
+
+    now: float
+    waiting: Mapping[str, int | Unknown]
+    """Tasks in each pool's queues, taken by no worker."""
+    hosts: Mapping[str, HostReport | Unknown]
+    unseen: tuple[Instance, ...] = ()
+    """Instances last seen, not long ago, on hosts that do not answer now."""
+
+    def instances(self, pool: str) -> tuple[Instance, ...]:
+        """The pool's instances on hosts that answered."""
+        return tuple(
+            instance
+            for report in self.hosts.values()
+            if isinstance(report, HostReport)
+            for instance in report.instances
+            if instance.pool == pool
+        )
+
+
+class Direction(StrEnum):
+    """What a decision asks for."""
+
+    UP = "up"
+    DOWN = "down"
+    HOLD = "hold"
+
+
+class Cause(StrEnum):
+    """The kind of reason: a turn whose cause is new is worth a line in the journal."""
+
+    BACKLOG = "backlog"
+    MINIMUM = "minimum"
+    AT_LIMIT = "at-limit"
+    ENOUGH = "enough"
+    STABILISING = "stabilising"
+    NOT_IDLE = "not-idle"
+    SURPLUS = "surplus"
+    QUEUE_UNKNOWN = "queue-unknown"
+    HOST_AWAY = "host-away"
+    UNREPORTED = "unreported"
+    WARMING_UP = "warming-up"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How many instances a pool should have, and why."""
+
+    pool: str
+    direction: Direction
+    running: int
+    """Instances that count as capacity now."""
+    desired: int
+    wanted: int
+    """What the work asks for, before any limit."""
+    cause: Cause
+    reason: str
+    limit: str | None = None
+    """The limit that won, when one did."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMemory:
+    """What the policy remembers of a pool between turns."""
+
+    needs: tuple[tuple[float, int], ...] = ()
+    """(time, instances needed), for the stabilisation window."""
+    last_step_down_at: float | None = None
+    fresh_turns: int = 0
+    """Turns in a row in which everything was known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start an instance that does not run."""
+
+    host: str
+    pool: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop an instance that has proved idle."""
+
+    host: str
+    pool: str
+    number: int
+
+
+Action = Start | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """An action and why it failed; None when the host accepted it."""
+
+    action: Action
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One turn, whole."""
+
+    observation: Observation
+    decisions: Mapping[str, Decision]
+    results: tuple[ActionResult, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What limited the plan: no room, hosts left out."""

@@ -1,0 +1,61 @@
+"""What the scaler needs of the world, in its own words. Adapters give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from swarm.errors import TransientError
+from swarm.scaler.model import HostReport, Unknown
+
+
+class CommandError(TransientError):
+    """A command on a host did not succeed: refused, failed, no connection, no answer in time."""
+
+
+class QueueSource(Protocol):
+    """Knows how many tasks wait."""
+
+    async def waiting(self, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
+        """Tasks in each of the queues. Never raises: what it cannot tell is Unknown."""
+        ...
+
+
+class UnitManager(Protocol):
+    """Knows and changes the instances of one host."""
+
+    async def report(self) -> HostReport | Unknown:
+        """The instances of every pool. Never raises: a host that is away is Unknown."""
+        ...
+
+    async def start(self, pool: str, number: int) -> None:
+        """Ask systemd to start an instance; returns when systemd has accepted.
+
+        Raises:
+            CommandError: it has not.
+        """
+        ...
+
+    async def stop(self, pool: str, number: int) -> None:
+        """Ask systemd to stop an instance; returns when systemd has accepted.
+
+        Raises:
+            CommandError: it has not.
+        """
+        ...
+
+
+class CommandRunner(Protocol):
+    """Runs `swarm-unitctl` where the units are."""
+
+    async def run(self, *words: str) -> str:
+        """Standard output of `swarm-unitctl WORDS`.
+
+        Raises:
+            CommandError: any other end than exit status 0, with the reason.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,105 @@
+"""One turn: observe, decide, act. It never sleeps and keeps no clock of its own.
+
+The turn is level-triggered: what systemd shows is the truth, so a restart at any point adopts
+what it finds. Nothing that fails here fails a turn: it becomes Unknown or an action's error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from swarm.scaler import placement, policy
+from swarm.scaler.model import (
+    Action,
+    ActionResult,
+    HostReport,
+    Instance,
+    Observation,
+    Outcome,
+    PoolMemory,
+    Start,
+    Unknown,
+)
+from swarm.scaler.ports import CommandError, QueueSource, UnitManager
+from swarm.settings import Settings
+
+
+class Reconciler:
+    """Holds what a turn needs of the ones before it."""
+
+    def __init__(
+        self, settings: Settings, queues: QueueSource, units: Mapping[str, UnitManager]
+    ) -> None:
+        self._settings = settings
+        self._queues = queues
+        self._units = units
+        self._memories = {name: PoolMemory() for name in settings.pools}
+        self._proofs: placement.Proofs = {}
+        self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
+
+    async def turn(self, now: float) -> Outcome:
+        """Observe everything at once, decide for every pool, carry out the plan.
+
+        Raises nothing that a queue source or a host could cause.
+        """
+        observation = await self._observe(now)
+        scaler = self._settings.scaler
+        decisions = {}
+        for name, pool in self._settings.pools.items():
+            decisions[name], self._memories[name] = policy.decide(
+                name, pool, scaler, observation, self._memories[name]
+            )
+        self._proofs = placement.gather_proofs(observation, self._proofs)
+        plan = placement.plan(decisions, self._settings.hosts, scaler, observation, self._proofs)
+        results = await asyncio.gather(*(self._act(action) for action in plan.actions))
+        return Outcome(observation, decisions, tuple(results), plan.notes)
+
+    async def _observe(self, now: float) -> Observation:
+        lengths, reports = await asyncio.gather(
+            self._queues.waiting(self._settings.queues()),
+            asyncio.gather(*(units.report() for units in self._units.values())),
+        )
+        hosts = dict(zip(self._units, reports, strict=True))
+        return Observation(
+            now,
+            waiting={
+                name: _total(pool.queues, lengths) for name, pool in self._settings.pools.items()
+            },
+            hosts=hosts,
+            unseen=self._unseen(now, hosts),
+        )
+
+    def _unseen(
+        self, now: float, hosts: Mapping[str, HostReport | Unknown]
+    ) -> tuple[Instance, ...]:
+        for name, report in hosts.items():
+            if isinstance(report, HostReport):
+                self._last_seen[name] = (now, report.instances)
+        return tuple(
+            instance
+            for name, (seen_at, instances) in self._last_seen.items()
+            if isinstance(hosts[name], Unknown)
+            and now - seen_at <= self._settings.scaler.unseen_counts_s
+            for instance in instances
+        )
+
+    async def _act(self, action: Action) -> ActionResult:
+        units = self._units[action.host]
+        verb = units.start if isinstance(action, Start) else units.stop
+        try:
+            await verb(action.pool, action.number)
+        except CommandError as exc:
+            return ActionResult(action, error=str(exc))
+        return ActionResult(action)
+
+
+def _total(queues: Sequence[str], lengths: Mapping[str, int | Unknown]) -> int | Unknown:
+    """The pool's backlog; unknown when the length of any of its queues is."""
+    total = 0
+    for queue in queues:
+        length = lengths.get(queue, Unknown(f"no answer about queue {queue}"))
+        if isinstance(length, Unknown):
+            return length
+        total += length
+    return total

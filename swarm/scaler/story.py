@@ -1,0 +1,102 @@
+"""What a turn means to people: journal lines, the STATUS line, status.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from swarm.scaler.model import (
+    Cause,
+    Decision,
+    Direction,
+    HostReport,
+    Outcome,
+    Start,
+    Unknown,
+)
+
+_HOLDING = {Cause.QUEUE_UNKNOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
+
+
+class Narrator:
+    """Tells each change once: what repeats itself from turn to turn is not said again."""
+
+    def __init__(self) -> None:
+        self._causes: dict[str, Cause] = {}
+        self._hosts: dict[str, str | None] = {}
+        self._notes: tuple[str, ...] = ()
+
+    def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
+        """(is a warning, sentence) for everything worth a line in the journal."""
+        for name, report in outcome.observation.hosts.items():
+            reason = report.reason if isinstance(report, Unknown) else None
+            known = self._hosts.get(name)
+            if reason is not None and known is None:
+                yield True, f"{name} does not answer, its instances are unknown: {reason}"
+            elif reason is None and known is not None:
+                yield False, f"{name} answers again"
+            self._hosts[name] = reason
+        for name, decision in outcome.decisions.items():
+            changed = self._causes.get(name) is not decision.cause
+            if decision.direction is not Direction.HOLD or changed:
+                yield decision.cause in _HOLDING, describe(decision)
+            self._causes[name] = decision.cause
+        if outcome.notes != self._notes:
+            for note in outcome.notes:
+                yield False, note
+        self._notes = outcome.notes
+        for result in outcome.results:
+            action = result.action
+            verb = "start" if isinstance(action, Start) else "stop"
+            unit = f"celery-{action.pool}@{action.number} on {action.host}"
+            if result.error is None:
+                yield False, f"{verb} {unit}"
+            else:
+                yield True, f"{verb} {unit} failed: {result.error}"
+
+
+def describe(decision: Decision) -> str:
+    """`browser: up 1 -> 5 (120 waiting, want 9, limit: at most double in 10 s)`."""
+    if decision.direction is Direction.HOLD:
+        head = f"{decision.pool}: stay at {decision.running}"
+    else:
+        head = f"{decision.pool}: {decision.direction} {decision.running} -> {decision.desired}"
+    parts = [decision.reason]
+    if decision.wanted not in {decision.running, decision.desired}:
+        parts.append(f"want {decision.wanted}")
+    if decision.limit:
+        parts.append(f"limit: {decision.limit}")
+    return f"{head} ({', '.join(parts)})"
+
+
+def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
+    """`browser 4 of 6, waiting 12; analysis 0 of 2, waiting 0`, with what holds it back."""
+    parts = []
+    for name, decision in outcome.decisions.items():
+        waiting = outcome.observation.waiting[name]
+        length = str(waiting) if isinstance(waiting, int) else "unknown"
+        parts.append(f"{name} {decision.running} of {maxima[name]}, waiting {length}")
+    held = sorted({d.reason for d in outcome.decisions.values() if d.cause in _HOLDING})
+    away = sorted(h for h, r in outcome.observation.hosts.items() if isinstance(r, Unknown))
+    if away:
+        held.append(f"away: {', '.join(away)}")
+    return "; ".join([*parts, *held])
+
+
+def snapshot(outcome: Outcome, *, written_at: float) -> dict[str, Any]:
+    """status.json: the whole turn as plain values; `written_at` is Unix time."""
+    hosts: dict[str, Any] = {}
+    for name, report in outcome.observation.hosts.items():
+        if isinstance(report, HostReport):
+            hosts[name] = {"answers": True, "instances": [asdict(i) for i in report.instances]}
+        else:
+            hosts[name] = {"answers": False, "reason": report.reason, "instances": []}
+    pools: dict[str, Any] = {}
+    for name, decision in outcome.decisions.items():
+        waiting = outcome.observation.waiting[name]
+        pools[name] = {
+            **asdict(decision),
+            "waiting": waiting if isinstance(waiting, int) else None,
+        }
+    return {"version": 1, "written_at": written_at, "pools": pools, "hosts": hosts}

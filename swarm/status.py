@@ -1,0 +1,81 @@
+"""What an instance says of itself in /run/swarm/instances/<pool>-<N>.json.
+
+The worker writes it, `swarm-unitctl list` passes it on and the scaler parses it. Times are
+seconds of the host's monotonic clock (CLOCK_MONOTONIC, shared by all its processes), so a
+stepped wall clock or two hosts that disagree change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+VERSION = 1
+
+InstancePhase = Literal["starting", "running", "stopping"]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance at one moment."""
+
+    pool: str
+    number: int
+    host: str
+    pid: int
+    phase: InstancePhase
+    capacity: int
+    active: int
+    """Tasks being run."""
+    reserved: int
+    """Tasks taken from the queue and not started."""
+    done: int
+    failed: int
+    idle_since: float | None
+    """Monotonic seconds; None while anything is active or reserved."""
+    boot_time_s: float | None
+    service_time_s: float | None
+    """Smoothed seconds a task takes; None until one has ended."""
+    broker: str
+    """`ok` or `away`."""
+    browser: str
+    """`up`, `down`, or `none` for pools without one."""
+    written_at: float
+    """Monotonic seconds."""
+    version: int = VERSION
+
+    @classmethod
+    def from_mapping(cls, document: Mapping[str, Any]) -> InstanceStatus:
+        """Raises `ValueError` when a field is missing, unknown or of another version."""
+        if document.get("version") != VERSION:
+            raise ValueError(f"status version {document.get('version')!r}, expected {VERSION}")
+        try:
+            return cls(**document)
+        except TypeError as exc:
+            raise ValueError(str(exc)) from exc
+
+    def write(self, directory: Path) -> None:
+        """Replace the file in one step, so that a reader never sees half of it.
+
+        Raises:
+            OSError: the directory is missing, full or not writable.
+        """
+        target = directory / f"{self.pool}-{self.number}.json"
+        scratch = target.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        scratch.replace(target)
+
+    def line(self, *, broker_name: str) -> str:
+        """The STATUS line of `systemctl status`."""
+        parts = [f"{self.active} busy of {self.capacity}", f"{self.done} done"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.browser == "down":
+            parts.append("browser down")
+        away = "" if self.broker == "ok" else " away"
+        phase = "" if self.phase == "running" else f"{self.phase}, "
+        return f"{self.pool}: {phase}{', '.join(parts)}, redis {broker_name}{away}"

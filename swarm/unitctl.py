@@ -1,0 +1,216 @@
+"""`swarm-unitctl`: the only program the scaler may run on a host.
+
+Behind an SSH forced command it parses SSH_ORIGINAL_COMMAND itself; no shell sees it. It holds
+no credentials: polkit decides what its user may start and stop. Kept to the standard library,
+because it is started for every command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+PROTOCOL_VERSION = 1
+STATUS_DIRECTORY = Path("/run/swarm/instances")
+
+_SYSTEMCTL_TIMEOUT_S = 30
+_PROPERTIES = (
+    "Id",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "MainPID",
+    "ExecMainStatus",
+    "StateChangeTimestampMonotonic",
+)
+_UNIT = re.compile(r"celery-(?P<pool>[a-z][a-z0-9-]{0,31})@(?P<number>[1-9][0-9]?)\.service")
+_POOL = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_NUMBER = re.compile(r"[1-9][0-9]?")
+
+Verb = Literal["list", "start", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A parsed request; `pool` and `number` are None for `list`."""
+
+    verb: Verb
+    pool: str | None = None
+    number: int | None = None
+
+    @property
+    def unit(self) -> str:
+        return f"celery-{self.pool}@{self.number}.service"
+
+
+class RefusedError(Exception):
+    """The request is none of the verbs, or names no possible instance."""
+
+
+class SystemctlError(Exception):
+    """systemctl did not do it; the message is systemctl's own."""
+
+
+def parse_command(words: Sequence[str]) -> Command:
+    """`["start", "browser", "3"]` -> Command("start", "browser", 3).
+
+    Raises:
+        RefusedError: for anything else than the three verbs in their exact form.
+    """
+    match list(words):
+        case ["list"]:
+            return Command("list")
+        case ["start" | "stop" as verb, pool, number] if _POOL.fullmatch(
+            pool
+        ) and _NUMBER.fullmatch(number):
+            return Command("start" if verb == "start" else "stop", pool, int(number))
+    raise RefusedError(
+        f"refused: {' '.join(words)[:120]!r}; expected: list | start POOL N | stop POOL N "
+        "with N from 1 to 99"
+    )
+
+
+def parse_show(output: str) -> list[dict[str, Any]]:
+    """Turn `systemctl show` (blocks of `Key=value`, an empty line between) into instances.
+
+    Units that are not instances are passed over; so are instances that are not loaded, of which
+    `Id` is empty.
+    """
+    instances = []
+    for block in output.split("\n\n"):
+        properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        unit = _UNIT.fullmatch(properties.get("Id", ""))
+        if unit is None:
+            continue
+        instances.append(
+            {
+                "pool": unit["pool"],
+                "number": int(unit["number"]),
+                "active_state": properties.get("ActiveState", ""),
+                "sub_state": properties.get("SubState", ""),
+                "result": properties.get("Result", ""),
+                "main_pid": _integer(properties.get("MainPID")),
+                "exit_status": _integer(properties.get("ExecMainStatus")),
+                "state_changed_at": _integer(properties.get("StateChangeTimestampMonotonic")) / 1e6,
+            }
+        )
+    return instances
+
+
+def _is_failed(unit: str) -> bool:
+    return _systemctl("show", unit, "--property", "ActiveState").strip() == "ActiveState=failed"
+
+
+def _integer(text: str | None) -> int:
+    """Systemd prints "[not set]" for numbers it does not know."""
+    return int(text) if text and text.isdecimal() else 0
+
+
+def list_instances(status_directory: Path = STATUS_DIRECTORY) -> dict[str, Any]:
+    """Every instance systemd knows here, with the status file of each that runs.
+
+    Raises:
+        SystemctlError: systemctl failed or did not answer.
+    """
+    show = _systemctl("show", "celery-*@*.service", "--property", ",".join(_PROPERTIES))
+    instances = parse_show(show)
+    for instance in instances:
+        instance["status"] = _read_status(status_directory, instance)
+    return {
+        "version": PROTOCOL_VERSION,
+        "now": time.monotonic(),
+        "memory_available_mb": _memory_available_mb(),
+        "instances": instances,
+    }
+
+
+def _read_status(directory: Path, instance: Mapping[str, Any]) -> Any:
+    """The instance's own word, or None when it left none or the file is of an earlier process."""
+    path = directory / f"{instance['pool']}-{instance['number']}.json"
+    try:
+        status = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(status, dict) or status.get("pid") != instance["main_pid"]:
+        return None
+    return status
+
+
+def _memory_available_mb() -> int | None:
+    try:
+        lines: Iterable[str] = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return None
+
+
+def _systemctl(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["systemctl", "--no-ask-password", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_SYSTEMCTL_TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError as exc:
+        raise SystemctlError("systemctl is not installed") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise SystemctlError(f"systemctl did not answer in {_SYSTEMCTL_TIMEOUT_S} s") from exc
+    if done.returncode != 0:
+        raise SystemctlError(done.stderr.strip() or f"systemctl exited with {done.returncode}")
+    return done.stdout
+
+
+def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
+    """Do it and return what to print.
+
+    Raises:
+        SystemctlError: systemd refused or failed.
+    """
+    if command.verb == "list":
+        return json.dumps(list_instances(status_directory))
+    # Stopping waits for the running task and starting for the browser; whoever asked reads the
+    # outcome from the next list instead of holding a connection open.
+    if command.verb == "start" and _is_failed(command.unit):
+        # A unit that failed too often refuses to start until its counter is reset. When that is
+        # due is the scaler's decision.
+        _systemctl("reset-failed", command.unit)
+    _systemctl(command.verb, "--no-block", command.unit)
+    return json.dumps({"version": PROTOCOL_VERSION, "ok": True})
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Exit 0 done, 1 systemd refused or failed, 2 the request was refused."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    original = environ.get("SSH_ORIGINAL_COMMAND")
+    if original is not None:
+        words = original.split()
+        # The forced command lets a client call this program by its name, as an interactive user.
+        if words[:1] == ["swarm-unitctl"]:
+            words = words[1:]
+    status_directory = STATUS_DIRECTORY
+    try:
+        print(run(parse_command(words), status_directory))
+    except RefusedError as exc:
+        print(f"swarm-unitctl: {exc}", file=sys.stderr)
+        return 2
+    except SystemctlError as exc:
+        print(f"swarm-unitctl: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

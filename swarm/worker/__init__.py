@@ -1,0 +1,1 @@
+"""The process behind `celery-<pool>@N`: configuration, lifecycle, status, metrics."""

@@ -1,0 +1,167 @@
+"""`swarm worker`: one Celery worker, told by its unit's variables, known to systemd."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.worker import state as celery_state
+
+from swarm import logs
+from swarm.browse.engine import EngineError
+from swarm.celery_app import SOFT_LIMIT_MARGIN_S, app
+from swarm.environment import WorkerEnvironment, read_worker
+from swarm.sdnotify import Notifier
+from swarm.worker import process
+from swarm.worker.metrics import WorkerMetrics
+from swarm.worker.reporter import Reporter
+from swarm.worker.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILURE = 1
+#: Seconds between two worker heartbeats in Flower's live view; each is a PUBLISH on the broker.
+EVENT_HEARTBEAT_S = 60
+#: Seconds a pool child that could not start its browser waits before it exits, so that Celery
+#: does not replace it many times a second.
+_FAILED_START_DELAY_S = 2.0
+
+
+def main(environ: Mapping[str, str] = os.environ) -> int:
+    """Run until told to stop; returns the exit status.
+
+    Raises:
+        ConfigError: before anything has started.
+    """
+    environment = read_worker(environ)
+    notifier = Notifier(environ)
+    logs.setup(environment.log_level, under_systemd=notifier.under_systemd)
+    # Celery's own lines for ended tasks hold what the task returned: whole pages.
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    metrics = WorkerMetrics()
+    metrics.serve(environment.metrics_address, environment.metrics_port)
+    telemetry = Telemetry()
+    reporter = Reporter(
+        environment, telemetry, notifier, metrics, on_failed_start=_stop_with_failure
+    )
+    receivers = _connect_signals(environment, telemetry, reporter)
+    app.steps["consumer"].add(_broker_watch(reporter.broker_connected))
+    reporter.start()
+    try:
+        if environment.celery_pool != "prefork":
+            process.start(environment, telemetry)
+            telemetry.process_ready()
+        worker = _make_worker(environment)
+        worker.start()
+        return int(worker.exitcode or 0)
+    except EngineError as exc:
+        log.error("cannot work without a browser: %s", exc)  # noqa: TRY400
+        return EXIT_FAILURE
+    finally:
+        process.stop()
+        reporter.stop()
+        receivers.clear()
+
+
+def _make_worker(environment: WorkerEnvironment) -> Any:
+    autoscale = environment.autoscale
+    hard_limit_s = environment.pool.task_time_limit_s
+    return app.Worker(
+        hostname=f"{environment.pool_name}-{environment.instance}@{environment.host}",
+        pool_cls=environment.celery_pool,
+        concurrency=environment.concurrency,
+        autoscale=(autoscale.maximum, autoscale.minimum) if autoscale else None,
+        queues=list(environment.queues),
+        loglevel=environment.log_level.upper(),
+        max_tasks_per_child=environment.max_tasks,
+        task_time_limit=hard_limit_s,
+        task_soft_time_limit=max(1, hard_limit_s - SOFT_LIMIT_MARGIN_S),
+        without_gossip=True,
+        without_mingle=True,
+        heartbeat_interval=EVENT_HEARTBEAT_S,
+        task_events=True,
+        quiet=True,
+    )
+
+
+def _stop_with_failure() -> None:
+    """Ask Celery's loop to end: what it has taken meanwhile goes back to the queue."""
+    # Celery reads it as an exit status; its stubs know only the initial None.
+    celery_state.should_stop = EXIT_FAILURE  # type: ignore[assignment]
+
+
+def _connect_signals(
+    environment: WorkerEnvironment, telemetry: Telemetry, reporter: Reporter
+) -> list[Callable[..., None]]:
+    """Celery keeps receivers weakly: whoever calls this must keep the list."""
+    started: dict[str, float] = {}
+
+    def leave_logging_alone(**_: object) -> None:
+        """A receiver of setup_logging is what keeps Celery from configuring logging itself."""
+
+    def begin_process(**_: object) -> None:
+        try:
+            process.start(environment, telemetry)
+        except EngineError as exc:
+            # Celery swallows what a receiver raises, and would go on without a browser.
+            telemetry.process_failed(str(exc))
+            time.sleep(_FAILED_START_DELAY_S)
+            os._exit(EXIT_FAILURE)
+        telemetry.process_ready()
+
+    def end_process(**_: object) -> None:
+        process.stop()
+
+    def begin_task(task_id: str = "", **_: object) -> None:
+        started[task_id] = time.monotonic()
+
+    def end_task(
+        task_id: str = "", task: Any = None, state: str | None = None, **_: object
+    ) -> None:
+        seconds = time.monotonic() - started.pop(task_id, time.monotonic())
+        outcome = (state or "failure").lower()
+        telemetry.task_ended(task.name, outcome, seconds)
+        log.info("%s[%s] %s", task.name, task_id, outcome, extra={"fields": {"seconds": seconds}})
+
+    def consuming(**_: object) -> None:
+        reporter.consuming()
+
+    def stopping(**_: object) -> None:
+        reporter.stopping()
+
+    signals.setup_logging.connect(leave_logging_alone)
+    signals.task_prerun.connect(begin_task)
+    signals.task_postrun.connect(end_task)
+    signals.worker_ready.connect(consuming)
+    signals.worker_shutting_down.connect(stopping)
+    receivers: list[Callable[..., None]] = [
+        leave_logging_alone,
+        begin_task,
+        end_task,
+        consuming,
+        stopping,
+    ]
+    if environment.celery_pool == "prefork":
+        signals.worker_process_init.connect(begin_process)
+        signals.worker_process_shutdown.connect(end_process)
+        receivers += [begin_process, end_process]
+    return receivers
+
+
+def _broker_watch(on_change: Callable[[bool], None]) -> type[bootsteps.StartStopStep]:
+    """A consumer step: started with each connection to the broker, stopped when it is lost."""
+
+    class BrokerWatch(bootsteps.StartStopStep):
+        requires = ("celery.worker.consumer.connection:Connection",)
+
+        def start(self, _parent: object) -> None:
+            on_change(True)  # noqa: FBT003
+
+        def stop(self, _parent: object) -> None:
+            on_change(False)  # noqa: FBT003
+
+    return BrokerWatch
