@@ -28,13 +28,13 @@ CA_IN_HOST = "/usr/local/share/swarm-lab/ca-certificates.crt"
 # unit fails to start without SYS_PTRACE.
 CAPABILITIES = ("SYS_ADMIN", "SYS_PTRACE", "NET_RAW")
 # The old date makes a play's first `apt update` real, however fresh the image is.
-ENTRYPOINT = """\
+ENTRYPOINT = f"""\
 install -d -m 0700 /root/.ssh
 echo "$0" > /root/.ssh/authorized_keys
 touch -d @0 /var/lib/apt/lists
-if [ -e {ca} ]; then cat {ca} > /etc/ssl/certs/ca-certificates.crt; fi
+if [ -e {CA_IN_HOST} ]; then cat {CA_IN_HOST} > /etc/ssl/certs/ca-certificates.crt; fi
 mount --make-rshared / && exec /sbin/init
-""".format(ca=CA_IN_HOST)
+"""
 
 
 class Fate(Enum):

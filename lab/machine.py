@@ -151,4 +151,3 @@ def hard_limit(kind: int) -> int:
     """A finite number: podman takes no "infinity"."""
     limit = resource.getrlimit(kind)[1]
     return 1_048_576 if limit == resource.RLIM_INFINITY else limit
-

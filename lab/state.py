@@ -76,9 +76,7 @@ class State:
 
     def render_ssh_config(self) -> str:
         """ssh_config with the hosts by name and by address."""
-        parts = [
-            f"Host {host.name} {host.address}\n  HostName {host.address}\n" for host in HOSTS
-        ]
+        parts = [f"Host {host.name} {host.address}\n  HostName {host.address}\n" for host in HOSTS]
         parts.append(
             f"Host {' '.join(f'{host.name} {host.address}' for host in HOSTS)}\n"
             "  User root\n"

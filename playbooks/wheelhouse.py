@@ -213,7 +213,9 @@ def build(root: Path, cache: Path) -> dict[str, str]:
         development = parse_lock((root / "requirements" / "dev.txt").read_text(encoding="utf-8"))
         tool = next(pin for pin in development if pin.name == "uv")
         name, version = project.name.split("-")[:2]
-        own = Pin(Requirement(f"{name}=={version}"), (f"sha256:{hashlib.sha256(wheel).hexdigest()}",))
+        own = Pin(
+            Requirement(f"{name}=={version}"), (f"sha256:{hashlib.sha256(wheel).hexdigest()}",)
+        )
         requirements = "".join(pin.render() for pin in (*pins, own))
         assemble(target, project, download([*pins, tool], cache), requirements)
         prune(target.parent)
