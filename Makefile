@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 # the same one; called redis-server it is the server.
 PACKAGES := ca-certificates chromium-headless-shell conmon debian-archive-keyring git iproute2 \
 	iptables libatomic1 mmdebstrap netavark nftables openssh-client podman procps python3 \
-	python3-venv redis-tools runc shellcheck
+	python3-venv redis-tools runc shellcheck systemd
 
 ##@ Start here
 .PHONY: help
