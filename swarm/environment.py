@@ -99,6 +99,11 @@ def read_broker(environ: Mapping[str, str] = os.environ) -> Broker:
     return parse_broker("primary", url, variable="REDIS_URL")
 
 
+def read_metrics_address(environ: Mapping[str, str] = os.environ) -> str:
+    """Where a service answers Prometheus: `SWARM_METRICS_ADDRESS`, else loopback only."""
+    return environ.get("SWARM_METRICS_ADDRESS") or "127.0.0.1"
+
+
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """config.yaml from where `SWARM_CONFIG` says."""
     return load_settings(config_path(environ))
@@ -151,7 +156,7 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
         pool=pool,
         instance=instance,
         host=environ.get("SWARM_HOST") or socket.gethostname(),
-        metrics_address=environ.get("SWARM_METRICS_ADDRESS") or "127.0.0.1",
+        metrics_address=read_metrics_address(environ),
         queues=queues,
         concurrency=1 if celery_pool == "solo" else concurrency,
         autoscale=autoscale,

@@ -109,8 +109,8 @@ class ScalerSettings(_Section):
     report_max_age_s: float = Field(default=15.0, gt=5)
     """Age in seconds beyond which an instance's own report is not believed. Instances write at
     least every 5 s."""
-    metrics_address: str = "127.0.0.1"
     metrics_port: Port = 9098
+    """Serves /metrics, and /sd for Prometheus' service discovery, on SWARM_METRICS_ADDRESS."""
     known_hosts: Path = Field(default=Path("/etc/swarm/scaler/known_hosts"), strict=False)
     """Host keys accepted over SSH; a host that is not in it is refused."""
     ssh_key: Path = Field(default=Path("/etc/swarm/scaler/id_ed25519"), strict=False)

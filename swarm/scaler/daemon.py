@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from swarm import logs
-from swarm.environment import read_credential, read_settings
+from swarm.environment import read_credential, read_metrics_address, read_settings
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.adapters.commands import LocalRunner, SshRunner, local_unitctl
 from swarm.scaler.adapters.flower import FlowerQueues
@@ -72,7 +72,8 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         scaler = self._settings.scaler
         async with AsyncExitStack() as stack:
-            await self._metrics.serve(scaler.metrics_address, scaler.metrics_port)
+            address = read_metrics_address(self._environ)
+            await self._metrics.serve(address, scaler.metrics_port)
             stack.push_async_callback(self._metrics.close)
             queues = await stack.enter_async_context(
                 FlowerQueues(self._settings.flower, read_credential("flower-auth", self._environ))

@@ -86,7 +86,7 @@ class ScalerMetrics:
             raise ConfigError(
                 [
                     Problem(
-                        "scaler.metrics_address and scaler.metrics_port",
+                        "SWARM_METRICS_ADDRESS and scaler.metrics_port",
                         f"{address} port {port}",
                         f"an address of this host and a free port ({exc.strerror})",
                     )
