@@ -14,7 +14,7 @@ from lab import packages
 from lab.commands import LabError, UnmetRequirementError
 from lab.fleet import Fleet
 from lab.image import ensure_image
-from lab.machine import Machine, detect
+from lab.machine import FIRST_RUN_GB, LATER_RUN_GB, Machine, detect
 from lab.podman import Podman
 from lab.state import State, default_directory
 from lab.topology import HOSTS
@@ -65,7 +65,8 @@ def up(state: State) -> None:
 
 def down(state: State) -> None:
     """Remove the hosts and their network; the caches stay."""
-    machine = require_machine(state)
+    # A full disk is a reason to remove the lab, not an obstacle.
+    machine = require_machine(state, disk_needed_gb=0)
     with state.locked():
         podman = Podman(machine.podman_options())
         podman.notice_restart()
@@ -97,10 +98,12 @@ def ssh_config(state: State) -> None:
     print(state.render_ssh_config(), end="")
 
 
-def require_machine(state: State) -> Machine:
+def require_machine(state: State, disk_needed_gb: float | None = None) -> Machine:
     """This machine, when it has all that the lab needs."""
     machine = detect(state.directory)
-    if problems := machine.problems():
+    if disk_needed_gb is None:
+        disk_needed_gb = LATER_RUN_GB if state.facts.exists() else FIRST_RUN_GB
+    if problems := machine.problems(disk_needed_gb):
         raise UnmetRequirementError("; ".join(problems))
     return machine
 

@@ -24,8 +24,9 @@ PROGRAMS = {
 NETAVARK = (Path("/usr/lib/podman/netavark"), Path("/usr/libexec/podman/netavark"))
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-# Image, three hosts and the packages that a deployment adds to them.
-DISK_NEEDED_GB = 6
+# Image, three hosts and the packages that a deployment adds to them; later only what tasks leave.
+FIRST_RUN_GB = 6.0
+LATER_RUN_GB = 1.0
 # podman lowers its own limit to this before it starts anything.
 PODMAN_NPROC = 32768
 
@@ -47,7 +48,7 @@ class Machine:
     nproc: int
     free_gb: float
 
-    def problems(self) -> list[str]:
+    def problems(self, disk_needed_gb: float = FIRST_RUN_GB) -> list[str]:
         """Everything that keeps the lab from running, each with what to do about it."""
         found = []
         if not self.root:
@@ -68,8 +69,8 @@ class Machine:
                 "no systemd cgroup hierarchy: mkdir -p /sys/fs/cgroup/systemd && "
                 "mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd"
             )
-        if self.free_gb < DISK_NEEDED_GB:
-            found.append(f"{self.free_gb:.1f} GB of disk free: the lab needs {DISK_NEEDED_GB}")
+        if self.free_gb < disk_needed_gb:
+            found.append(f"{self.free_gb:.1f} GB of disk free: the lab needs {disk_needed_gb:.0f}")
         return found
 
     def podman_options(self) -> list[str]:

@@ -77,6 +77,12 @@ def test_limits_are_given_only_without_the_right_to_raise_them() -> None:
     ]
 
 
+def test_a_lab_that_runs_needs_little_disk_and_its_removal_none() -> None:
+    assert replace(GOOD, free_gb=2.0).problems(disk_needed_gb=1.0) == []
+    assert replace(GOOD, free_gb=0.0).problems(disk_needed_gb=0) == []
+    assert replace(GOOD, free_gb=2.0).problems() != []
+
+
 def test_apparmor_and_absent_systemd_are_taken_into_account() -> None:
     assert replace(GOOD, apparmor=True).run_options() == ["--security-opt", "apparmor=unconfined"]
     options = replace(GOOD, systemd_running=False).podman_options()
