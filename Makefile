@@ -90,6 +90,10 @@ format: setup ## Format the Python code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+.PHONY: docs
+docs: setup ## Write the reference pages that are made from the code
+	@$(BIN)/python docs/generate.py
+
 .PHONY: lock
 lock: setup ## Resolve the Python packages anew into requirements/*.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \

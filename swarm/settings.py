@@ -31,7 +31,9 @@ MAX_INSTANCE_NUMBER = 99
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
 
 class PoolSettings(_Section):
@@ -55,8 +57,7 @@ class PoolSettings(_Section):
     expected_service_time_s: float = Field(default=5.0, gt=0)
     """Seconds a task takes, believed until instances have reported measured ones."""
     expected_boot_time_s: float = Field(default=3.0, gt=0)
-    """Seconds from start to ready. A browser instance was measured at under one second on an
-    idle host; several at once share its processors."""
+    """Seconds from start to ready, believed until instances have reported measured ones."""
     task_time_limit_s: int = Field(default=120, ge=1)
     """Seconds after which a task is killed (Celery's hard limit). `systemctl stop` waits longer
     than this, so that stopping never cuts a task."""
@@ -68,7 +69,9 @@ class HostSettings(_Section):
     address: str = Field(min_length=1)
     """Name or IP address for SSH and for scraping metrics; `local` for this machine, no SSH."""
     port: Port = 22
+    """Where its sshd listens."""
     user: str = "swarm-scaler"
+    """Who the scaler logs in as; its key may run `swarm-unitctl` and nothing else."""
     max_instances: int = Field(ge=1, le=MAX_INSTANCE_NUMBER)
     """Instances of all pools together: what the host's memory bears."""
     pools: tuple[PoolName, ...] | None = Field(default=None, strict=False)
@@ -100,7 +103,7 @@ class ScalerSettings(_Section):
     scale_up_period_s: float = Field(default=10.0, gt=0)
     """Seconds over which starts are counted for the limit on steps up."""
     host_starts_per_turn: int = Field(default=2, ge=1)
-    """Starts on one host in one turn: a browser start takes a processor for half a second."""
+    """Starts on one host in one turn: browsers that start together share its processors."""
     command_timeout_s: float = Field(default=10.0, gt=0)
     """Seconds one command on a host may take before the host counts as unknown."""
     unseen_counts_s: float = Field(default=300.0, ge=0)
@@ -123,18 +126,22 @@ class FlowerSettings(_Section):
     """Where queue lengths come from."""
 
     url: str = Field(default="http://127.0.0.1:5555", pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")
+    """Address of Flower, without credentials: those are in the credential `flower-auth`."""
     timeout_s: float = Field(default=5.0, gt=0)
+    """Seconds Flower may take to answer; after that queue lengths are unknown."""
 
 
 class BrowserSettings(_Section):
     """The Chromium that browser tasks run on."""
 
     executable: Path = Field(default=Path("/usr/bin/chromium-headless-shell"), strict=False)
+    """A Chromium or its headless shell; the shell is lighter and starts sooner."""
     sandbox: bool = True
     """Chromium's own sandbox. Only a browser that runs as root cannot have it."""
     artifacts_directory: Path = Field(default=Path("/var/lib/swarm/artifacts"), strict=False)
     """Screenshots and large results; systemd-tmpfiles removes old ones."""
     launch_timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds a browser may take to start before that counts as a failure."""
     uses_before_retirement: int = Field(default=100, ge=1)
     """Tasks after which a browser is replaced, because Chromium's memory only grows."""
     inline_result_bytes: int = Field(default=262_144, ge=1024)
@@ -149,10 +156,12 @@ class WorkerSettings(_Section):
 
 
 class Settings(_Section):
-    """config.yaml."""
+    """config.yaml, the same file on every host."""
 
     pools: dict[PoolName, PoolSettings] = Field(min_length=1)
+    """Pools by name; the units of pool `browser` are `celery-browser@N`."""
     hosts: dict[HostName, HostSettings] = Field(default_factory=dict)
+    """Hosts by name. Only the scaler needs them."""
     scaler: ScalerSettings = ScalerSettings()
     flower: FlowerSettings = FlowerSettings()
     browser: BrowserSettings = BrowserSettings()
