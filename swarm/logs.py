@@ -51,4 +51,6 @@ def setup(level: str = "info", *, stream: TextIO | None = None, under_systemd: b
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_ServiceFormatter(priority_prefix=under_systemd))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # asyncssh tells every command of every turn.
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)

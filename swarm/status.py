@@ -67,6 +67,8 @@ class InstanceStatus:
         target = directory / f"{self.pool}-{self.number}.json"
         scratch = target.with_suffix(f".{os.getpid()}.tmp")
         scratch.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        # The scaler's user reads it through swarm-unitctl, whatever the unit's umask.
+        scratch.chmod(0o644)
         scratch.replace(target)
 
     def line(self, *, broker_name: str) -> str:

@@ -48,9 +48,17 @@ class _Picture:
     def running(self) -> int:
         return sum(instance.state in _CAPACITY for instance in self.instances)
 
+    def count(self, state: InstanceState) -> int:
+        return sum(instance.state is state for instance in self.instances)
+
     @property
     def unreported(self) -> int:
-        return sum(instance.state is InstanceState.UNREPORTED for instance in self.instances)
+        return self.count(InstanceState.UNREPORTED)
+
+    @property
+    def present(self) -> int:
+        """Instances that run, with those of which it is not known whether they work."""
+        return self.running + self.unreported
 
     def decision(
         self,
@@ -97,8 +105,11 @@ def decide(
     recent = tuple((at, n) for at, n in memory.needs if picture.now - at <= scaler.stabilisation_s)
     memory = replace(memory, needs=(*recent, (picture.now, need)))
     wanted = max(pool.min_instances, need + pool.spare)
-    if wanted > picture.running:
-        return _up(picture, waiting, wanted), memory
+    if need + pool.spare > picture.running:
+        return _up(picture, f"{waiting} waiting", wanted, Cause.BACKLOG), memory
+    if picture.present < pool.min_instances:
+        missing = wanted - picture.unreported
+        return _up(picture, "fewer than the minimum run", missing, Cause.MINIMUM), memory
     decision = _down(picture, memory, wanted)
     if decision.direction is Direction.DOWN:
         memory = replace(memory, last_step_down_at=picture.now)
@@ -146,17 +157,14 @@ def _on_unknown_queue(picture: _Picture, waiting: Unknown) -> Decision:
     """Nothing is stopped; nothing is started but what the minimum asks for on a known fleet."""
     reason = f"holding: queue length unknown ({waiting.reason})"
     minimum = picture.pool.min_instances
-    if picture.running < minimum and not picture.away and not picture.unreported:
-        reason = "fewer than the minimum run"
-        return picture.decision(Cause.MINIMUM, reason, wanted=minimum, desired=minimum)
+    if picture.present < minimum and not picture.away:
+        missing = minimum - picture.unreported
+        return _up(picture, "fewer than the minimum run", missing, Cause.MINIMUM)
     return picture.decision(Cause.QUEUE_UNKNOWN, reason, wanted=picture.running)
 
 
-def _up(picture: _Picture, waiting: int, wanted: int) -> Decision:
+def _up(picture: _Picture, reason: str, wanted: int, cause: Cause) -> Decision:
     running, pool = picture.running, picture.pool
-    cause, reason = Cause.BACKLOG, f"{waiting} waiting"
-    if wanted == pool.min_instances:
-        cause, reason = Cause.MINIMUM, "fewer than the minimum run"
     fresh = sum(
         instance.state in _CAPACITY and instance.state_for_s <= picture.scaler.scale_up_period_s
         for instance in picture.instances
@@ -166,8 +174,10 @@ def _up(picture: _Picture, waiting: int, wanted: int) -> Decision:
     if desired > settled + max(_MINIMUM_STEP_UP, settled):
         desired = max(running, settled + max(_MINIMUM_STEP_UP, settled))
         limit = f"at most double in {picture.scaler.scale_up_period_s:g} s"
-    # What cannot be seen may well be working: it counts against the maximum.
-    ceiling = pool.max_instances - picture.unreported - picture.unseen
+    # What stops still runs, and what cannot be seen may well be working: both count against the
+    # maximum.
+    held = picture.count(InstanceState.STOPPING) + picture.unreported + picture.unseen
+    ceiling = pool.max_instances - held
     if desired > ceiling:
         desired, limit = max(running, ceiling), f"max_instances {pool.max_instances}"
     if desired == running:
@@ -182,7 +192,7 @@ def _down(picture: _Picture, memory: PoolMemory, wanted: int) -> Decision:
     def hold(cause: Cause, reason: str) -> Decision:
         return picture.decision(cause, reason, wanted=wanted)
 
-    if running == wanted:
+    if running <= wanted:
         return hold(Cause.ENOUGH, "as many as needed")
     if running <= keep:
         reason = f"{keep} were needed in the last {scaler.stabilisation_s:g} s"
