@@ -42,10 +42,15 @@ def parse_broker(name: str, url: str, *, variable: str) -> Broker:
     Raises:
         ConfigError: naming `variable`; the value is shown without its password.
     """
-    parts = urlsplit(url.strip())
-    problem = _problem_of(parts)
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        problem = _problem_of(parts)
+    except ValueError:
+        # Raised for unbalanced brackets, among others; its text may quote the password.
+        parts, problem = SplitResult("", "", "", "", ""), _EXPECTED_URL
     if problem is not None:
-        raise ConfigError([Problem(variable, repr(_redacted(url.strip())), problem)])
+        raise ConfigError([Problem(variable, repr(_redacted(url)), problem)])
     if parts.scheme == "rediss":
         query = dict(parse_qsl(parts.query))
         query.setdefault("ssl_cert_reqs", "required")
@@ -74,8 +79,10 @@ def _problem_of(parts: SplitResult) -> str | None:
 
 
 def _redacted(url: str) -> str:
-    """The URL with everything between scheme and @ hidden."""
+    """The URL with everything between scheme and @ hidden, and what follows a ? too."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "***"
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url
+    before, at, place = rest.rpartition("@")
+    place, query, _ = place.partition("?")
+    return f"{scheme}://{'***@' if at or before else ''}{place}{'?***' if query else ''}"
