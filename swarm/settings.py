@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from swarm.errors import ConfigError, Problem
 
@@ -223,7 +224,11 @@ def load_settings(path: Path) -> Settings:
 
 def problems_of(error: ValidationError, *, prefix: str = "") -> Iterator[Problem]:
     """Tell each of pydantic's errors as key, value and what was expected."""
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
+        if detail["type"] == "too_short" and _holds_another(detail["loc"], details):
+            # pydantic counts the right items only: one wrong action of one is "no action" too.
+            continue
         # pydantic names the tag of a union and "[key]" in the path; people know neither.
         path = ".".join(str(part) for part in detail["loc"] if part != "[key]") or "(top level)"
         value = _short(detail["input"])
@@ -238,8 +243,15 @@ def problems_of(error: ValidationError, *, prefix: str = "") -> Iterator[Problem
         yield Problem(prefix + path, value, expected)
 
 
+def _holds_another(path: tuple[int | str, ...], details: Iterable[ErrorDetails]) -> bool:
+    return any(
+        len(detail["loc"]) > len(path) and detail["loc"][: len(path)] == path for detail in details
+    )
+
+
 def _short(value: object) -> str:
-    text = repr(value)
+    # A URL with a password is refused wherever it stands, but must not be repeated.
+    text = re.sub(r"://[^\s/]*@", "://***@", repr(value))
     return text if len(text) <= 80 else text[:77] + "..."
 
 
