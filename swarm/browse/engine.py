@@ -22,7 +22,7 @@ from playwright.async_api import Error as PlaywrightError
 from swarm.browse.actions import perform
 from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.chromium import Chromium, kill_process_tree
-from swarm.browse.failures import NAVIGATION_STAGE, classify
+from swarm.browse.failures import LAUNCH_STAGE, NAVIGATION_STAGE, classify
 from swarm.browse.model import Artifact, BrowserJob, ErrorCode, JobError, JobResult, job_error
 from swarm.errors import TransientError
 from swarm.settings import BrowserSettings
@@ -141,9 +141,9 @@ class Engine:
 
     async def _attempt(self, job: BrowserJob) -> JobResult:
         timings: dict[str, float] = {}
-        stage = "launch"
+        stage = LAUNCH_STAGE
         try:
-            with _Timer(timings, "launch"):
+            with _Timer(timings, LAUNCH_STAGE):
                 chromium = await self._current_chromium()
             async with self._context(chromium, job) as context:
                 page = await context.new_page()

@@ -8,6 +8,8 @@ from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 from swarm.browse.model import ErrorCode, JobError, job_error
 
 NAVIGATION_STAGE = "navigation"
+#: Until the page is open: nothing of the job has run, and its own browser is what failed.
+LAUNCH_STAGE = "launch"
 
 # Playwright 1.65, packages/playwright-core/src/server: text it raises when the browser process,
 # or the driver between us and it, is gone.
@@ -31,7 +33,7 @@ def classify(error: PlaywrightError, *, stage: str) -> JobError:
 
     if has(_PAGE_CRASH_TEXTS):
         code = ErrorCode.PAGE_CRASH
-    elif has(_BROWSER_LOST_TEXTS):
+    elif has(_BROWSER_LOST_TEXTS) or stage == LAUNCH_STAGE:
         code = ErrorCode.BROWSER_LOST
     elif isinstance(error, PlaywrightTimeoutError):
         navigating = stage == NAVIGATION_STAGE
