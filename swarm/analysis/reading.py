@@ -44,8 +44,11 @@ def _links(document: lxml.html.HtmlElement, base: str | None) -> tuple[Link, ...
     """http(s) links in document order, each address once; relative ones need a base."""
     found: dict[str, Link] = {}
     for anchor in document.iter("a"):
+        address = anchor.get("href")
+        if address is None:  # a place, not a link
+            continue
         try:
-            href = urljoin(base or "", (anchor.get("href") or "").strip())
+            href = urljoin(base or "", address.strip())
             scheme = urlsplit(href).scheme
         except ValueError:
             continue
