@@ -206,7 +206,7 @@ class _Reader:
         queues = tuple(queue.strip() for queue in text.split(",")) if text else default
         if "" in queues:
             self.problem("CELERY_QUEUES", text, "queue names separated by single commas")
-        return queues
+        return tuple(queue for queue in queues if queue)
 
     def autoscale(self) -> Autoscale | None:
         text = self._environ.get("CELERY_AUTOSCALE", "")
