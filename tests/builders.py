@@ -1,0 +1,104 @@
+"""Values for tests: each takes only what the test is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from swarm.scaler.model import HostReport, Instance, InstanceState, Observation, Unknown
+from swarm.settings import HostSettings, PoolSettings, ScalerSettings, Settings
+from swarm.status import InstanceStatus
+
+BROWSER = {"task_type": "browser", "queues": ["browser"], "metrics_port_base": 9100}
+ANALYSIS = {"task_type": "analysis", "queues": ["analysis"], "metrics_port_base": 9200}
+
+
+def make_pool(**fields: Any) -> PoolSettings:
+    return PoolSettings.model_validate({**BROWSER, "max_instances": 6, **fields})
+
+
+def make_scaler(**fields: Any) -> ScalerSettings:
+    return ScalerSettings.model_validate(fields)
+
+
+def make_host(**fields: Any) -> HostSettings:
+    return HostSettings.model_validate({"address": "local", "max_instances": 4, **fields})
+
+
+def make_settings(**sections: Any) -> Settings:
+    """Two pools on two hosts unless told otherwise."""
+    return Settings.model_validate(
+        {
+            "pools": {
+                "browser": {**BROWSER, "min_instances": 1, "max_instances": 6},
+                "analysis": {**ANALYSIS, "max_instances": 2},
+            },
+            "hosts": {
+                "h1": {"address": "local", "max_instances": 4},
+                "h2": {"address": "10.77.0.12", "max_instances": 4},
+            },
+            **sections,
+        }
+    )
+
+
+def make_instance(number: int = 1, state: str = "idle", **fields: Any) -> Instance:
+    """Consistent unless told otherwise: a busy instance has one task, an idle one none."""
+    instance = Instance(
+        pool="browser",
+        number=number,
+        host="h1",
+        state=InstanceState(state),
+        state_for_s=600.0,
+        idle_for_s=600.0 if state == "idle" else 0.0,
+        active=1 if state == "busy" else 0,
+        pid=1000 + number,
+    )
+    return replace(instance, **fields)
+
+
+def make_instances(**counts: int) -> tuple[Instance, ...]:
+    """`make_instances(busy=2, idle=1)`: numbered from 1 in this order."""
+    states = [state for state, count in counts.items() for _ in range(count)]
+    return tuple(make_instance(number, state) for number, state in enumerate(states, start=1))
+
+
+def make_observation(
+    waiting: int | Unknown | Mapping[str, int | Unknown] = 0,
+    instances: Iterable[Instance] | Unknown = (),
+    *,
+    now: float = 1000.0,
+    hosts: Mapping[str, HostReport | Unknown] | None = None,
+    unseen: Iterable[Instance] = (),
+) -> Observation:
+    """One host `h1` with `instances`, and the `hosts` besides."""
+    report = instances if isinstance(instances, Unknown) else HostReport(tuple(instances))
+    return Observation(
+        now,
+        waiting=waiting if isinstance(waiting, Mapping) else {"browser": waiting},
+        hosts={"h1": report, **(hosts or {})},
+        unseen=tuple(unseen),
+    )
+
+
+def make_status(**fields: Any) -> InstanceStatus:
+    status = InstanceStatus(
+        pool="browser",
+        number=1,
+        host="h1",
+        pid=1001,
+        phase="running",
+        capacity=1,
+        active=0,
+        reserved=0,
+        done=153,
+        failed=2,
+        idle_since=90.0,
+        boot_time_s=0.8,
+        service_time_s=1.25,
+        broker="ok",
+        browser="up",
+        written_at=99.0,
+    )
+    return replace(status, **fields)

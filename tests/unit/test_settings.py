@@ -1,0 +1,216 @@
+"""config.yaml: every error at once, each naming key, value and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from tests.builders import ANALYSIS, BROWSER, make_settings
+
+from swarm.errors import ConfigError
+from swarm.settings import Settings, config_path, load_settings
+
+GOOD = """
+pools:
+  browser: {task_type: browser, queues: [browser], min_instances: 1, max_instances: 6, metrics_port_base: 9100}
+  analysis: {task_type: analysis, queues: [analysis], max_instances: 2, metrics_port_base: 9200}
+hosts:
+  worker1: {address: 10.77.0.11, max_instances: 4}
+  here: {address: local, max_instances: 2, pools: [analysis]}
+"""
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "config.yaml"
+    path.write_text(dedent(text), encoding="utf-8")
+    return path
+
+
+def problems(directory: Path, text: str) -> list[tuple[str, str, str]]:
+    """(key without the path of the file, value, expected) of every problem."""
+    path = write(directory, text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    return [
+        (problem.where.removeprefix(f"{path}: "), problem.value, problem.expected)
+        for problem in caught.value.problems
+    ]
+
+
+def test_a_good_file_gives_settings_with_defaults(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD))
+    assert settings.queues() == ("browser", "analysis")
+    assert settings.queue_for("analysis") == "analysis"
+    assert settings.pools["browser"].concurrency == 1
+    assert settings.hosts["here"].is_local
+    assert not settings.hosts["worker1"].is_local
+    assert settings.hosts["worker1"].serves("browser")
+    assert not settings.hosts["here"].serves("browser")
+    assert settings.scaler.interval_s == 2.0
+    assert settings.browser.executable == Path("/usr/bin/chromium-headless-shell")
+
+
+def test_the_file_is_named_by_the_environment() -> None:
+    assert config_path({}) == Path("/etc/swarm/config.yaml")
+    assert config_path({"SWARM_CONFIG": ""}) == Path("/etc/swarm/config.yaml")
+    assert config_path({"SWARM_CONFIG": "/x.yaml"}) == Path("/x.yaml")
+
+
+def test_every_error_is_reported_at_once_with_key_value_and_expectation(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """
+        pools:
+          browser: {task_type: tea, queues: [], max_instances: none, metrics_port_base: 80}
+          "9": {task_type: browser, queues: [a b], metrics_port_base: 9200, colour: red}
+        hosts:
+          w1: {address: "", max_instances: 0, port: 70000}
+          w2: {address: a}
+        scaler: {interval_s: 0.1, surprise: 1}
+        flower: {url: "ftp://flower"}
+        browser: {sandbox: "yes please"}
+        """,
+    )
+    assert {(key, value) for key, value, _ in found} == {
+        ("pools.browser.task_type", "'tea'"),
+        ("pools.browser.queues", "[]"),
+        ("pools.browser.max_instances", "'none'"),
+        ("pools.browser.metrics_port_base", "80"),
+        ("pools.9", "'9'"),
+        ("pools.9.queues.0", "'a b'"),
+        ("pools.9.colour", "'red'"),
+        ("hosts.w1.address", "''"),
+        ("hosts.w1.max_instances", "0"),
+        ("hosts.w1.port", "70000"),
+        ("hosts.w2.max_instances", "nothing"),
+        ("scaler.interval_s", "0.1"),
+        ("scaler.surprise", "1"),
+        ("flower.url", "'ftp://flower'"),
+        ("browser.sandbox", "'yes please'"),
+    }
+    assert all(expected for _, _, expected in found)
+
+
+def test_the_message_has_one_line_a_problem(tmp_path: Path) -> None:
+    path = write(tmp_path, "pools: {}\nhosts: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(caught.value.problems) == 2
+    assert all(
+        line.startswith(f"{path}: ") and ": got " in line and ", expected " in line
+        for line in lines
+    )
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("", "an empty file", "mapping"),
+        ("- 1", "a list", "mapping"),
+        ("just words", "a str", "mapping"),
+        ("pools: {", "while parsing a flow node", "valid YAML"),
+        ("pools: !!python/object/apply:os.system [id]", "could not determine", "valid YAML"),
+        ("pools: {a: 1, a: 2}", "the key 'a' is given twice", "valid YAML"),
+        ("pools: 1\nhosts: 2\npools: 3", "the key 'pools' is given twice", "valid YAML"),
+        ("pools: {1: 1, '1': 2}", "the key '1' is given twice", "valid YAML"),
+    ],
+)
+def test_what_is_no_configuration_says_what_it_is(
+    tmp_path: Path, text: str, value: str, expected: str
+) -> None:
+    [(_, got, wanted)] = problems(tmp_path, text)
+    assert value in got
+    assert expected in wanted
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml: got no file to read \(No such file"):
+        load_settings(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_settings(tmp_path)
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("pools: é".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_settings(latin)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        (
+            GOOD.replace("min_instances: 1, max_instances: 6", "min_instances: 3"),
+            "pools.browser.min_instances",
+            "at most max_instances, which is 1",
+        ),
+        (
+            GOOD.replace("min_instances: 1", "min_instances: 5"),
+            "pools.browser.min_instances",
+            "at most 4, all the hosts' max_instances together",
+        ),
+        (
+            GOOD.replace("queues: [analysis]", "queues: [other, browser]"),
+            "pools.analysis.queues",
+            "a queue that pools.browser does not serve already",
+        ),
+        (
+            GOOD.replace("queues: [analysis]", "queues: [twice, twice]"),
+            "pools.analysis.queues",
+            "a queue that pools.analysis does not serve already",
+        ),
+        (
+            GOOD.replace("9200", "9150"),
+            "pools.browser.metrics_port_base",
+            "a port 100 or more away from that of analysis",
+        ),
+        (
+            GOOD.replace("pools: [analysis]", "pools: [analyses]"),
+            "hosts.here.pools",
+            "one of browser, analysis",
+        ),
+    ],
+)
+def test_a_contradiction_between_right_values_is_an_error(
+    tmp_path: Path, text: str, key: str, expected: str
+) -> None:
+    assert (key, expected) in [(key, wanted) for key, _, wanted in problems(tmp_path, text)]
+
+
+def test_contradictions_are_reported_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("9200", "9101").replace("queues: [analysis]", "queues: [browser]")
+    keys = [key for key, _, _ in problems(tmp_path, text)]
+    assert keys == ["pools.analysis.queues", "pools.browser.metrics_port_base"]
+
+
+def test_a_long_value_is_cut(tmp_path: Path) -> None:
+    [(_, value, _)] = problems(tmp_path, GOOD.replace("10.77.0.11", f"[{'x' * 500}]"))
+    assert len(value) == 80
+    assert value.endswith("...")
+
+
+def test_a_password_in_a_url_is_not_repeated(tmp_path: Path) -> None:
+    [(key, value, _)] = problems(tmp_path, GOOD + "flower: {url: 'http://u:s3cret@h:5555'}\n")
+    assert key == "flower.url"
+    assert "s3cret" not in value
+    assert "h:5555" in value
+
+
+def test_the_queue_of_a_type_that_no_pool_runs_is_an_error() -> None:
+    settings = make_settings(pools={"browser": BROWSER})
+    with pytest.raises(ConfigError, match="one with task_type analysis"):
+        settings.queue_for("analysis")
+
+
+def test_the_first_pool_of_a_type_takes_its_tasks() -> None:
+    slow = {**ANALYSIS, "queues": ["slow"], "metrics_port_base": 9300}
+    settings = make_settings(pools={"analysis": ANALYSIS, "slow": slow})
+    assert settings.queue_for("analysis") == "analysis"
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = make_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.scaler.interval_s = 3.0  # type: ignore[misc]
+    assert isinstance(settings, Settings)
