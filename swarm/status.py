@@ -12,51 +12,61 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 VERSION = 1
 
 InstancePhase = Literal["starting", "running", "stopping"]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
     """One instance at one moment."""
 
+    # Its file is written by the user that runs the tasks: nothing in it is believed unchecked.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False
+    )
+
     pool: str
     number: int
     host: str
     pid: int
     phase: InstancePhase
-    capacity: int
-    active: int
+    capacity: Annotated[int, Field(ge=1)]
+    active: Count
     """Tasks being run."""
-    reserved: int
+    reserved: Count
     """Tasks taken from the queue and not started."""
-    done: int
-    failed: int
-    idle_since: float | None
+    done: Count
+    failed: Count
+    idle_since: Seconds | None
     """Monotonic seconds; None while anything is active or reserved."""
-    boot_time_s: float | None
-    service_time_s: float | None
+    boot_time_s: Seconds | None
+    service_time_s: Seconds | None
     """Smoothed seconds a task takes; None until one has ended."""
     broker: str
     """`ok` or `away`."""
     browser: str
     """`up`, `down`, or `none` for pools without one."""
-    written_at: float
+    written_at: Seconds
     """Monotonic seconds."""
     version: int = VERSION
 
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any]) -> InstanceStatus:
-        """Raises `ValueError` when a field is missing, unknown or of another version."""
+        """Raises `ValueError` when a field is missing, unknown, wrong or of another version."""
         if document.get("version") != VERSION:
             raise ValueError(f"status version {document.get('version')!r}, expected {VERSION}")
         try:
-            return cls(**document)
-        except TypeError as exc:
-            raise ValueError(str(exc)) from exc
+            return _ADAPTER.validate_python(document)
+        except ValidationError as exc:
+            wrong = ", ".join(".".join(map(str, detail["loc"])) for detail in exc.errors())
+            raise ValueError(f"status with wrong {wrong}") from exc
 
     def write(self, directory: Path) -> None:
         """Replace the file in one step, so that a reader never sees half of it.
@@ -81,3 +91,6 @@ class InstanceStatus:
         away = "" if self.broker == "ok" else " away"
         phase = "" if self.phase == "running" else f"{self.phase}, "
         return f"{self.pool}: {phase}{', '.join(parts)}, redis {broker_name}{away}"
+
+
+_ADAPTER = TypeAdapter(InstanceStatus)
