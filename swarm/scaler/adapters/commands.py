@@ -51,7 +51,9 @@ class LocalRunner:
                 with suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-        return _checked(process.returncode, output.decode(), errors.decode())
+        return _checked(
+            process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
+        )
 
     async def close(self) -> None:
         return

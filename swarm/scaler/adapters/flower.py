@@ -11,6 +11,9 @@ import aiohttp
 from swarm.scaler.model import Unknown
 from swarm.settings import FlowerSettings
 
+#: Redis' lists hold no more; anything larger is nonsense.
+_LONGEST_QUEUE = 2**32 - 1
+
 
 class FlowerQueues:
     """A `QueueSource`. An async context manager: it keeps one HTTP connection open."""
@@ -57,9 +60,9 @@ class FlowerQueues:
                 return await response.json()
         except TimeoutError:
             return Unknown(f"Flower did not answer in {self._timeout.total:g} s")
-        except aiohttp.ContentTypeError:
+        except (aiohttp.ContentTypeError, ValueError):
             return Unknown("Flower's answer is not JSON")
-        except (aiohttp.ClientError, ValueError) as exc:
+        except aiohttp.ClientError as exc:
             return Unknown(f"Flower is away: {exc}")
 
 
@@ -71,7 +74,7 @@ def _length(answer: Any, queue: str) -> int | Unknown:
     for row in rows:
         if isinstance(row, dict) and row.get("name") == queue:
             messages = row.get("messages")
-            if isinstance(messages, int) and not isinstance(messages, bool) and messages >= 0:
+            if type(messages) is int and 0 <= messages <= _LONGEST_QUEUE:
                 return messages
             return Unknown(f"Flower gives {messages!r} as the length of queue {queue}")
     return Unknown(f"Flower does not list queue {queue}")
