@@ -165,14 +165,16 @@ class Reporter:
             self._count_task(message)
 
     def _count_task(self, message: Message) -> None:
-        failed = message.label == "failure"
+        """An attempt that will be retried is neither done nor failed, but the place was used."""
         measured = self._status.service_time_s
         if measured is None:
             measured = message.seconds
         self._status = replace(
             self._status,
-            done=self._status.done + (not failed),
-            failed=self._status.failed + failed,
+            done=self._status.done + (message.label == "success"),
+            failed=self._status.failed + (message.label == "failure"),
+            # A task shorter than a tick is never seen active; it ended the idle time all the same.
+            idle_since=None,
             service_time_s=round(measured + _SERVICE_TIME_WEIGHT * (message.seconds - measured), 4),
         )
 
