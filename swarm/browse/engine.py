@@ -8,7 +8,6 @@ ends with its context.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import threading
 import time
@@ -120,9 +119,9 @@ class Engine:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout_s)
-        except concurrent.futures.TimeoutError:
+        finally:
+            # Also when Celery's soft time limit is raised in this thread: nobody waits any more.
             future.cancel()
-            raise
 
     async def _run_within_deadline(self, job: BrowserJob) -> JobResult:
         try:
