@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from swarm.scaler.model import (
+    ActionResult,
     Cause,
     Decision,
     Direction,
     HostReport,
+    Observation,
     Outcome,
     Start,
     Unknown,
@@ -23,13 +25,27 @@ class Narrator:
     """Tells each change once: what repeats itself from turn to turn is not said again."""
 
     def __init__(self) -> None:
-        self._causes: dict[str, Cause] = {}
+        self._told: dict[str, tuple[object, ...]] = {}
+        self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
         self._notes: tuple[str, ...] = ()
 
     def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """(is a warning, sentence) for everything worth a line in the journal."""
-        for name, report in outcome.observation.hosts.items():
+        yield from self._host_lines(outcome.observation)
+        for name, decision in outcome.decisions.items():
+            gist = _gist(decision)
+            if self._told.get(name) != gist:
+                yield decision.cause in _HOLDING, describe(decision)
+            self._told[name] = gist
+        if outcome.notes != self._notes:
+            for note in outcome.notes:
+                yield False, note
+        self._notes = outcome.notes
+        yield from self._action_lines(outcome.results)
+
+    def _host_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
+        for name, report in observation.hosts.items():
             reason = report.reason if isinstance(report, Unknown) else None
             known = self._hosts.get(name)
             if reason is not None and known is None:
@@ -37,23 +53,24 @@ class Narrator:
             elif reason is None and known is not None:
                 yield False, f"{name} answers again"
             self._hosts[name] = reason
-        for name, decision in outcome.decisions.items():
-            changed = self._causes.get(name) is not decision.cause
-            if decision.direction is not Direction.HOLD or changed:
-                yield decision.cause in _HOLDING, describe(decision)
-            self._causes[name] = decision.cause
-        if outcome.notes != self._notes:
-            for note in outcome.notes:
-                yield False, note
-        self._notes = outcome.notes
-        for result in outcome.results:
+
+    def _action_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
+        for result in results:
             action = result.action
             verb = "start" if isinstance(action, Start) else "stop"
             unit = f"celery-{action.pool}@{action.number} on {action.host}"
             if result.error is None:
                 yield False, f"{verb} {unit}"
-            else:
+            elif self._errors.get((verb, unit)) != result.error:
                 yield True, f"{verb} {unit} failed: {result.error}"
+            self._errors[verb, unit] = result.error
+
+
+def _gist(decision: Decision) -> tuple[object, ...]:
+    """What makes a decision news. A step that finds no host is asked for again in every turn."""
+    if decision.direction is Direction.HOLD:
+        return (decision.cause,)
+    return (decision.cause, decision.direction, decision.running, decision.desired)
 
 
 def describe(decision: Decision) -> str:
