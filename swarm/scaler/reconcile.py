@@ -7,7 +7,7 @@ what it finds. Nothing that fails here fails a turn: it becomes Unknown or an ac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from swarm.scaler import placement, policy
 from swarm.scaler.model import (
@@ -15,6 +15,7 @@ from swarm.scaler.model import (
     ActionResult,
     HostReport,
     Instance,
+    InstanceState,
     Observation,
     Outcome,
     PoolMemory,
@@ -53,6 +54,7 @@ class Reconciler:
         self._proofs = placement.gather_proofs(observation, self._proofs)
         plan = placement.plan(decisions, self._settings.hosts, scaler, observation, self._proofs)
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
+        self._remember_starts(now, plan.actions)
         return Outcome(observation, decisions, tuple(results), plan.notes)
 
     async def _observe(self, now: float) -> Observation:
@@ -82,7 +84,16 @@ class Reconciler:
             if isinstance(hosts[name], Unknown)
             and now - seen_at <= self._settings.scaler.unseen_counts_s
             for instance in instances
+            if instance.state is not InstanceState.FAILED
         )
+
+    def _remember_starts(self, now: float, actions: Iterable[Action]) -> None:
+        """A host may be lost before it shows what was started; a failed start may have worked."""
+        for action in actions:
+            if isinstance(action, Start):
+                started = Instance(action.pool, action.number, action.host, InstanceState.STARTING)
+                _, instances = self._last_seen[action.host]
+                self._last_seen[action.host] = (now, (*instances, started))
 
     async def _act(self, action: Action) -> ActionResult:
         units = self._units[action.host]
