@@ -19,8 +19,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 VERSION = 1
 
 InstancePhase = Literal["starting", "running", "stopping"]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Seconds = Annotated[float, Field(ge=0, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,14 @@ class InstanceStatus:
     """One instance at one moment."""
 
     # Its file is written by the user that runs the tasks: nothing in it is believed unchecked.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False
-    )
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     pool: str
-    number: int
+    number: Count
     host: str
-    pid: int
+    pid: Count
     phase: InstancePhase
-    capacity: Annotated[int, Field(ge=1)]
+    capacity: Annotated[int, Field(ge=1, strict=True)]
     active: Count
     """Tasks being run."""
     reserved: Count

@@ -98,7 +98,7 @@ def _instance(
 
 def _fresh_status(document: Any, *, now: float, report_max_age_s: float) -> InstanceStatus | None:
     """The instance's word, when there is one that is new enough and understood."""
-    if document is None:
+    if not isinstance(document, dict):
         return None
     try:
         status = InstanceStatus.from_mapping(document)
