@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from swarm.analysis.model import parse_analysis_job
 from swarm.browse.model import parse_browser_job
-from swarm.errors import BrokerAwayError
+from swarm.errors import BrokerAwayError, ConfigError, Problem
 from swarm.settings import TaskType
 
 _PARSERS: dict[TaskType, Callable[[object], object]] = {
@@ -50,10 +50,15 @@ class Client:
         """Check the payload, queue the task, return its id.
 
         Raises:
-            ConfigError: the payload is wrong; every wrong field is named.
+            ConfigError: the payload is wrong; every wrong field is named. Or no pool of
+                config.yaml runs such tasks.
             BrokerAwayError: the broker could not be reached; nothing was queued.
         """
         _PARSERS[task_type](payload)
+        # Celery would put it into the default queue, for workers that cannot do it.
+        if f"{task_type}.*" not in self._app.conf.task_routes:
+            expected = "a task type that a pool of config.yaml runs"
+            raise ConfigError([Problem("TYPE", task_type, expected)])
         try:
             sent = self._app.send_task(f"{task_type}.run", args=[payload], retry=False)
         except _AWAY as exc:
