@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab.pages import respond
 
+from lab.pages import respond
 from swarm.analysis.model import AnalysisJob, AnalysisResult, Link, parse_analysis_job
 from swarm.analysis.reading import analyse
 from swarm.errors import ConfigError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -135,21 +136,21 @@ def test_two_outcomes_of_one_name_are_refused() -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-        lambda values: st.lists(values, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["url", "actions", "kind", "fields", "name", "version"])
-            | st.text(max_size=5),
-            values,
-            max_size=4,
+        lambda values: (
+            st.lists(values, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["url", "actions", "kind", "fields", "name", "version"])
+                | st.text(max_size=5),
+                values,
+                max_size=4,
+            )
         ),
         max_leaves=12,
     )
 )
 def test_any_json_is_taken_or_refused_and_never_crashes(payload: object) -> None:
-    try:
+    with suppress(ConfigError):
         parse_browser_job(payload)
-    except ConfigError as exc:
-        assert exc.problems
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))

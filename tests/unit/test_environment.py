@@ -18,8 +18,8 @@ from swarm.errors import ConfigError
 
 CONFIG = """
 pools:
-  browser: {task_type: browser, queues: [browser], max_instances: 6, metrics_port_base: 9100, concurrency: 2}
-  analysis: {task_type: analysis, queues: [analysis, slow], max_instances: 2, metrics_port_base: 9200}
+  browser: {task_type: browser, queues: [browser], metrics_port_base: 9100, concurrency: 2}
+  analysis: {task_type: analysis, queues: [analysis, slow], metrics_port_base: 9200}
 """
 
 
@@ -97,7 +97,7 @@ def test_a_solo_worker_runs_one_task_whatever_the_pool_says(environ: dict[str, s
         ("SWARM_INSTANCE", "one", "a whole number from 1 to 99"),
         ("SWARM_INSTANCE", "-1", "a whole number from 1 to 99"),
         ("SWARM_INSTANCE", "1\n", "a whole number from 1 to 99"),
-        ("SWARM_INSTANCE", "٣", "a whole number from 1 to 99"),
+        ("SWARM_INSTANCE", "\u0663", "a whole number from 1 to 99"),
         ("CELERY_CONCURRENCY", "0", "a whole number from 1 to 64"),
         ("CELERY_CONCURRENCY", "65", "a whole number from 1 to 64"),
         ("CELERY_CONCURRENCY", "2.5", "a whole number from 1 to 64"),

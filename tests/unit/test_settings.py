@@ -6,14 +6,16 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from tests.builders import ANALYSIS, BROWSER, make_settings
 
 from swarm.errors import ConfigError
 from swarm.settings import Settings, config_path, load_settings
+from tests.builders import ANALYSIS, BROWSER, make_settings
 
 GOOD = """
 pools:
-  browser: {task_type: browser, queues: [browser], min_instances: 1, max_instances: 6, metrics_port_base: 9100}
+  browser:
+    {task_type: browser, queues: [browser], metrics_port_base: 9100,
+     min_instances: 1, max_instances: 6}
   analysis: {task_type: analysis, queues: [analysis], max_instances: 2, metrics_port_base: 9200}
 hosts:
   worker1: {address: 10.77.0.11, max_instances: 4}

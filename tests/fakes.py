@@ -1,0 +1,68 @@
+"""The scaler's world in memory: queues and hosts that behave as the real ones do.
+
+The contract tests hold both to the same behaviour.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from swarm.scaler.model import HostReport, Instance, InstanceState, Start, Stop, Unknown
+from swarm.scaler.ports import CommandError
+
+
+@dataclass
+class FakeQueues:
+    """A `QueueSource`: what is in `lengths`, or nothing at all while `away`."""
+
+    lengths: dict[str, int] = field(default_factory=dict)
+    away: str | None = None
+
+    async def waiting(self, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
+        if self.away is not None:
+            return dict.fromkeys(queues, Unknown(self.away))
+        return {
+            queue: self.lengths.get(queue, Unknown(f"no answer about queue {queue}"))
+            for queue in queues
+        }
+
+
+@dataclass
+class FakeUnits:
+    """A `UnitManager`: starts and stops at once what it is asked to."""
+
+    host: str
+    instances: dict[tuple[str, int], Instance] = field(default_factory=dict)
+    away: str | None = None
+    refuses: str | None = None
+    """Says no to every start and stop."""
+    asked: list[Start | Stop] = field(default_factory=list)
+
+    async def report(self) -> HostReport | Unknown:
+        if self.away is not None:
+            return Unknown(self.away)
+        return HostReport(tuple(self.instances[key] for key in sorted(self.instances)))
+
+    async def start(self, pool: str, number: int) -> None:
+        self.asked.append(Start(self.host, pool, number))
+        self._check(pool, number)
+        known = self.instances.get((pool, number))
+        if known is None or known.state is InstanceState.FAILED:
+            self.add(pool, number, InstanceState.STARTING)
+
+    async def stop(self, pool: str, number: int) -> None:
+        self.asked.append(Stop(self.host, pool, number))
+        self._check(pool, number)
+        self.instances.pop((pool, number), None)
+
+    def add(self, pool: str, number: int, state: InstanceState, **fields: float) -> None:
+        instance = Instance(pool, number, self.host, state, pid=1000 + number)
+        self.instances[pool, number] = replace(instance, **fields)  # type: ignore[arg-type]
+
+    def _check(self, pool: str, number: int) -> None:
+        if self.away is not None or self.refuses is not None:
+            raise CommandError(self.away or self.refuses or "")
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", pool) or not 1 <= number <= 99:
+            raise CommandError(f"refused: start {pool} {number}")

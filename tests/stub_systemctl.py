@@ -1,0 +1,94 @@
+"""A `systemctl` that keeps units as files, answers as the real one does, and can fail or hang."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+_SCRIPT = """#!/bin/sh
+state={state}
+echo "$@" >> "$state/calls"
+if [ -e "$state/hang" ]; then exec sleep 20; fi
+if [ -e "$state/fail" ]; then cat "$state/fail" >&2; exit 1; fi
+[ "$1" = --no-ask-password ] || {{ echo "would ask for a password" >&2; exit 1; }}
+verb=$2; shift 2
+case "$verb" in
+  show)
+    case "$1" in
+      *'*'*) for unit in "$state"/units/*; do
+          [ -e "$unit" ] || continue
+          [ -z "$again" ] || echo
+          again=yes
+          cat "$unit"
+        done ;;
+      *) if [ -e "$state/units/$1" ]; then grep '^ActiveState=' "$state/units/$1"
+         else echo ActiveState=inactive; fi ;;
+    esac ;;
+  start)
+    [ "$1" = --no-block ] || exit 64
+    if [ ! -e "$state/units/$2" ]; then
+      sed "s/UNIT/$2/" "$state/starting" > "$state/units/$2"
+    elif grep -q '^ActiveState=failed' "$state/units/$2"; then
+      echo "Job for $2 failed: start of the service was attempted too often." >&2; exit 1
+    fi ;;
+  stop)
+    [ "$1" = --no-block ] || exit 64
+    rm -f "$state/units/$2" ;;
+  reset-failed) rm -f "$state/units/$1" ;;
+  *) echo "Unknown command verb $verb." >&2; exit 1 ;;
+esac
+"""
+
+
+class StubSystemctl:
+    """Lives in `directory`; put `path` in front of PATH to have it found."""
+
+    def __init__(self, directory: Path) -> None:
+        self._state = directory / "systemd"
+        (self._state / "units").mkdir(parents=True)
+        self.path = directory / "stub-bin"
+        self.path.mkdir()
+        program = self.path / "systemctl"
+        program.write_text(_SCRIPT.format(state=self._state), encoding="utf-8")
+        program.chmod(0o755)
+        starting = show("UNIT", active_state="activating", sub_state="start", changed_ago_s=0)
+        (self._state / "starting").write_text(starting, encoding="utf-8")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}"}
+
+    @property
+    def calls(self) -> list[str]:
+        path = self._state / "calls"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def add(self, unit: str, **properties: Any) -> None:
+        (self._state / "units" / unit).write_text(show(unit, **properties), encoding="utf-8")
+
+    def fail(self, message: str) -> None:
+        (self._state / "fail").write_text(f"{message}\n", encoding="utf-8")
+
+    def hang(self) -> None:
+        (self._state / "hang").touch()
+
+
+def show(
+    unit: str,
+    *,
+    active_state: object = "active",
+    sub_state: object = "running",
+    result: object = "success",
+    main_pid: object = 4711,
+    exit_status: object = 0,
+    changed_ago_s: float = 60,
+) -> str:
+    """What `systemctl show` prints of one unit, in systemd's own order."""
+    changed_at = int((time.monotonic() - changed_ago_s) * 1e6)
+    return (
+        f"Result={result}\nMainPID={main_pid}\nExecMainStatus={exit_status}\nId={unit}\n"
+        f"ActiveState={active_state}\nSubState={sub_state}\n"
+        f"StateChangeTimestampMonotonic={changed_at}\n"
+    )

@@ -1,0 +1,190 @@
+"""Which instance on which host: room, limits, and the proof a stop needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from swarm.scaler.model import (
+    Cause,
+    Decision,
+    Direction,
+    HostReport,
+    Instance,
+    Observation,
+    Start,
+    Stop,
+    Unknown,
+)
+from swarm.scaler.placement import IdleProof, Plan, Proofs, gather_proofs, plan
+from swarm.settings import HostSettings
+from tests.builders import make_host, make_instance, make_instances, make_observation, make_scaler
+
+HOSTS = {"h1": make_host(), "h2": make_host()}
+
+
+def decision(running: int, desired: int, pool: str = "browser") -> dict[str, Decision]:
+    direction = Direction.UP if desired > running else Direction.DOWN
+    if desired == running:
+        direction = Direction.HOLD
+    return {pool: Decision(pool, direction, running, desired, desired, Cause.BACKLOG, "why")}
+
+
+def fleet(h1: Iterable[Instance] = (), h2: Iterable[Instance] | Unknown = ()) -> Observation:
+    def on(host: str, instances: Iterable[Instance]) -> HostReport:
+        return HostReport(tuple(replace(instance, host=host) for instance in instances))
+
+    second = h2 if isinstance(h2, Unknown) else on("h2", h2)
+    observation = make_observation(0)
+    return replace(observation, hosts={"h1": on("h1", h1), "h2": second})
+
+
+def made(
+    decisions: Mapping[str, Decision],
+    observation: Observation,
+    *,
+    hosts: Mapping[str, HostSettings] = HOSTS,
+    proofs: Proofs | None = None,
+    scaler: Any = None,
+) -> Plan:
+    if proofs is None:
+        proofs = gather_proofs(replace(observation, now=observation.now - 2), {})
+    return plan(decisions, hosts, make_scaler(**scaler or {}), observation, proofs)
+
+
+def test_starts_are_spread_to_where_most_room_is() -> None:
+    observation = fleet(make_instances(busy=2), ())
+    assert made(decision(2, 5), observation).actions == (
+        Start("h2", "browser", 1),
+        Start("h2", "browser", 2),
+        Start("h1", "browser", 3),
+    )
+
+
+def test_a_host_starts_a_few_at_a_time() -> None:
+    result = made(decision(0, 6), fleet())
+    assert len(result.actions) == 4
+    assert result.notes == ("browser: 2 of 6 starts wait, each host starts a few at a time",)
+
+
+def test_the_lowest_free_number_is_taken_and_a_failed_one_is_free() -> None:
+    instances = (make_instance(1, "busy"), make_instance(2, "failed"), make_instance(4, "stopping"))
+    hosts = {"h1": make_host(), "h2": make_host(pools=["analysis"])}
+    starts = made(decision(1, 3), fleet(instances), hosts=hosts).actions
+    assert starts == (Start("h1", "browser", 2), Start("h1", "browser", 3))
+
+
+@pytest.mark.parametrize("state", ["starting", "idle", "busy", "stopping", "unreported"])
+def test_whatever_may_run_holds_a_place(state: str) -> None:
+    full = fleet(make_instances(**{state: 4}), make_instances(**{state: 4}))
+    result = made(decision(0, 1), full)
+    assert result == Plan(notes=("browser: 1 of 1 starts wait, every host is full",))
+
+
+def test_other_pools_hold_places_too() -> None:
+    others = tuple(replace(instance, pool="analysis") for instance in make_instances(busy=4))
+    assert made(decision(0, 1), fleet(others, others)).actions == ()
+
+
+def test_places_are_shared_between_the_pools_of_one_turn() -> None:
+    decisions = {**decision(0, 3), **decision(0, 3, "analysis")}
+    hosts = {"h1": make_host(), "h2": make_host(pools=["none"])}
+    result = made(decisions, fleet(), hosts=hosts, scaler={"host_starts_per_turn": 9})
+    assert [action.pool for action in result.actions] == ["browser"] * 3 + ["analysis"]
+    assert result.notes == ("analysis: 2 of 3 starts wait, every host is full",)
+
+
+def test_a_host_that_is_away_gets_nothing() -> None:
+    assert {a.host for a in made(decision(0, 2), fleet((), Unknown("away"))).actions} == {"h1"}
+
+
+def test_a_host_runs_only_its_pools() -> None:
+    hosts = {name: make_host(pools=["analysis"]) for name in ("h1", "h2")}
+    result = made(decision(0, 1), fleet(), hosts=hosts)
+    assert result.notes == ("browser: 1 of 1 starts wait, no host that answers runs this pool",)
+
+
+@pytest.mark.parametrize(
+    ("failed_ago_s", "misconfigured", "paused"),
+    [(59.0, False, True), (60.0, False, False), (599.0, True, True), (600.0, True, False)],
+)
+def test_a_host_rests_after_a_failure(
+    failed_ago_s: float, *, misconfigured: bool, paused: bool
+) -> None:
+    failed = make_instance(1, "failed", state_for_s=failed_ago_s, misconfigured=misconfigured)
+    result = made(decision(0, 1), fleet([failed], Unknown("away")))
+    assert (result.actions == ()) is paused
+    if paused:
+        assert result.notes == ("browser: 1 of 1 starts wait, instances failed on h1",)
+
+
+def test_a_failure_of_one_pool_does_not_pause_another() -> None:
+    failed = make_instance(1, "failed", state_for_s=1.0)
+    result = made(decision(0, 1, "analysis"), fleet([failed], Unknown("away")))
+    assert result.actions == (Start("h1", "analysis", 1),)
+
+
+def test_the_longest_idle_on_the_host_easiest_to_empty_stops_first() -> None:
+    observation = fleet(
+        [make_instance(1, "busy"), make_instance(2, idle_for_s=900.0)],
+        [make_instance(1, idle_for_s=300.0), make_instance(2, idle_for_s=400.0)],
+    )
+    assert made(decision(4, 1), observation).actions == (
+        Stop("h2", "browser", 2),
+        Stop("h2", "browser", 1),
+        Stop("h1", "browser", 2),
+    )
+
+
+def test_no_more_are_stopped_than_decided() -> None:
+    assert len(made(decision(4, 3), fleet(make_instances(idle=4))).actions) == 1
+
+
+@pytest.mark.parametrize("state", ["starting", "busy", "stopping", "failed", "unreported"])
+def test_only_idle_instances_are_stopped(state: str) -> None:
+    assert made(decision(4, 0), fleet(make_instances(**{state: 4}))).actions == ()
+
+
+@pytest.mark.parametrize("change", [{"active": 1}, {"reserved": 1}, {"idle_for_s": 119.0}])
+def test_an_instance_with_work_or_idle_too_shortly_is_not_stopped(change: dict[str, Any]) -> None:
+    assert made(decision(1, 0), fleet([make_instance(1, **change)])).actions == ()
+
+
+@pytest.mark.parametrize(
+    "proofs",
+    [
+        {},
+        {("h2", "browser", 1): IdleProof(0.0, 1001, 0)},
+        {("h1", "browser", 1): IdleProof(998.1, 1001, 0)},
+        {("h1", "browser", 1): IdleProof(0.0, 999, 0)},
+        {("h1", "browser", 1): IdleProof(0.0, 1001, 1)},
+    ],
+    ids=["none", "of another host", "too young", "of another process", "a task ended since"],
+)
+def test_without_proof_nothing_is_stopped(proofs: Proofs) -> None:
+    assert made(decision(1, 0), fleet(make_instances(idle=1)), proofs=proofs).actions == ()
+
+
+def test_a_proof_is_kept_while_idle_and_lost_by_anything_else() -> None:
+    idle = make_instance(1)
+    first = gather_proofs(make_observation(0, [idle], now=10.0), {})
+    assert first == {idle.key: IdleProof(10.0, 1001, 0)}
+    assert gather_proofs(make_observation(0, [idle], now=12.0), first) == first
+    for state in ("busy", "unreported", "starting", "stopping", "failed"):
+        assert gather_proofs(make_observation(0, [make_instance(1, state)], now=12.0), first) == {}
+    assert gather_proofs(make_observation(0, Unknown("away"), now=12.0), first) == {}
+    for changed in (replace(idle, pid=7), replace(idle, tasks_ended=1)):
+        again = gather_proofs(make_observation(0, [changed], now=12.0), first)
+        assert again[idle.key].seen_at == 12.0
+
+
+def test_holding_does_nothing() -> None:
+    assert made(decision(1, 1), fleet(make_instances(idle=1))) == Plan()
+
+
+def test_the_same_inputs_give_the_same_plan() -> None:
+    observation = fleet(make_instances(busy=1, idle=2), make_instances(idle=3))
+    assert len({made(decision(6, 2), observation) for _ in range(5)}) == 1

@@ -1,0 +1,192 @@
+"""One turn over fakes: nothing that fails ends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Stop, Unknown
+from swarm.scaler.reconcile import Reconciler
+from swarm.settings import Settings
+from tests.builders import BROWSER, make_settings
+from tests.fakes import FakeQueues, FakeUnits
+
+
+class World:
+    """A reconciler with its fakes; `turn` advances the clock by two seconds."""
+
+    def __init__(self, settings: Settings | None = None, **lengths: int) -> None:
+        self.settings = settings or make_settings()
+        self.queues = FakeQueues({"browser": 0, "analysis": 0, **lengths})
+        self.hosts = {name: FakeUnits(name) for name in self.settings.hosts}
+        self.now = 1000.0
+        self.restart()
+
+    def restart(self) -> None:
+        self.reconciler = Reconciler(self.settings, self.queues, self.hosts)
+
+    def idle(self, host: str, number: int, **fields: Any) -> None:
+        fields = {"idle_for_s": 600, "state_for_s": 600, **fields}
+        self.hosts[host].add("browser", number, InstanceState.IDLE, **fields)
+
+    async def turn(self) -> Outcome:
+        self.now += 2
+        return await self.reconciler.turn(self.now)
+
+    @property
+    def stops(self) -> list[Stop]:
+        return [a for host in self.hosts.values() for a in host.asked if isinstance(a, Stop)]
+
+
+async def test_a_turn_observes_decides_and_acts() -> None:
+    world = World(browser=20)
+    outcome = await world.turn()
+    assert outcome.observation.waiting == {"browser": 20, "analysis": 0}
+    assert outcome.decisions["browser"].desired == 4
+    assert [result.action for result in outcome.results] == [
+        Start("h1", "browser", 1),
+        Start("h2", "browser", 1),
+        Start("h1", "browser", 2),
+        Start("h2", "browser", 2),
+    ]
+    assert all(result.error is None for result in outcome.results)
+    assert len(world.hosts["h1"].instances) == 2
+
+
+async def test_an_idle_instance_is_stopped_after_two_turns_have_proved_it() -> None:
+    world = World()
+    for number in (1, 2):
+        world.idle("h1", number)
+    assert (await world.turn()).results == ()
+    outcome = await world.turn()
+    assert [result.action for result in outcome.results] == [Stop("h1", "browser", 2)]
+    for _ in range(50):
+        await world.turn()
+    assert [number for _, number in world.hosts["h1"].instances] == [1]
+
+
+async def test_a_task_between_two_turns_undoes_the_proof() -> None:
+    world = World()
+    for number in (1, 2):
+        world.idle("h1", number)
+    for ended in range(20):
+        for number in (1, 2):
+            world.idle("h1", number, tasks_ended=ended)
+        await world.turn()
+    assert world.stops == []
+
+
+async def test_a_restart_of_the_scaler_adopts_what_runs() -> None:
+    world = World(browser=20)
+    await world.turn()
+    running = dict(world.hosts["h1"].instances)
+    world.queues.lengths["browser"] = 0
+    world.restart()
+    await world.turn()
+    assert world.hosts["h1"].instances == running
+
+
+@pytest.mark.parametrize("restarts", [1, 2, 5])
+async def test_no_stop_before_two_turns_after_a_restart(restarts: int) -> None:
+    world = World()
+    for number in (1, 2, 3):
+        world.idle("h1", number)
+    for _ in range(restarts):
+        world.restart()
+        await world.turn()
+    assert world.stops == []
+
+
+async def test_a_host_that_is_away_leaves_the_others_at_work() -> None:
+    world = World(browser=20)
+    world.hosts["h1"].away = "no answer in 10 s"
+    outcome = await world.turn()
+    assert outcome.observation.hosts["h1"] == Unknown("no answer in 10 s")
+    assert {result.action.host for result in outcome.results} == {"h2"}
+
+
+async def test_flower_away_stops_nothing_however_long() -> None:
+    world = World()
+    for number in (1, 2, 3):
+        world.idle("h1", number)
+    world.queues.away = "Flower refused the password"
+    outcome = await world.turn()
+    for _ in range(300):
+        outcome = await world.turn()
+    assert world.stops == []
+    assert outcome.decisions["browser"].reason == (
+        "holding: queue length unknown (Flower refused the password)"
+    )
+
+
+async def test_a_pool_of_which_one_queue_is_unknown_holds() -> None:
+    two_queues = make_settings(pools={"browser": {**BROWSER, "queues": ["browser", "slow"]}})
+    world = World(two_queues, browser=50)
+    outcome = await world.turn()
+    assert outcome.observation.waiting == {"browser": Unknown("no answer about queue slow")}
+    assert outcome.results == ()
+    world.queues.lengths["slow"] = 7
+    assert (await world.turn()).observation.waiting == {"browser": 57}
+
+
+async def test_a_refused_action_is_told_with_its_reason() -> None:
+    world = World()
+    world.hosts["h1"].refuses = "Access denied"
+    outcome = await world.turn()
+    assert [(r.action, r.error) for r in outcome.results] == [
+        (Start("h1", "browser", 1), "Access denied")
+    ]
+
+
+async def test_what_was_last_seen_on_a_lost_host_counts_for_a_while() -> None:
+    world = World(browser=1000)
+    for number in (1, 2, 3, 4):
+        world.hosts["h1"].add("browser", number, InstanceState.BUSY, active=1, state_for_s=600)
+    world.hosts["h1"].add("analysis", 1, InstanceState.FAILED)
+    world.hosts["h2"].away = "not yet"
+    await world.turn()
+    world.hosts["h1"].away, world.hosts["h2"].away = "gone", None
+    outcome = await world.turn()
+    assert [instance.number for instance in outcome.observation.unseen] == [1, 2, 3, 4]
+    for _ in range(5):
+        await world.turn()
+    assert len(world.hosts["h2"].instances) == 2
+    world.now += world.settings.scaler.unseen_counts_s
+    for _ in range(5):
+        await world.turn()
+    assert len(world.hosts["h2"].instances) == 4
+
+
+async def test_what_was_just_started_on_a_lost_host_counts_too() -> None:
+    world = World(browser=1000)
+    await world.turn()
+    assert len(world.hosts["h1"].instances) == 2
+    world.hosts["h1"].away = "gone"
+    outcome = await world.turn()
+    assert [instance.number for instance in outcome.observation.unseen] == [1, 2]
+    for _ in range(5):
+        await world.turn()
+    assert sum(len(host.instances) for host in world.hosts.values()) == 6
+
+
+async def test_a_start_that_failed_may_have_worked() -> None:
+    world = World()
+    world.hosts["h1"].refuses = "no answer in 10 s"
+    await world.turn()
+    world.hosts["h1"].away = "gone"
+    outcome = await world.turn()
+    assert [instance.number for instance in outcome.observation.unseen] == [1]
+
+
+async def test_a_host_that_answers_again_is_believed_at_once() -> None:
+    world = World()
+    world.idle("h1", 1)
+    await world.turn()
+    world.hosts["h1"].away = "gone"
+    await world.turn()
+    world.hosts["h1"].away = None
+    world.hosts["h1"].instances.clear()
+    outcome = await world.turn()
+    assert outcome.observation.unseen == ()
+    assert outcome.observation.hosts["h1"] == HostReport(())

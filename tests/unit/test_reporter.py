@@ -1,0 +1,247 @@
+"""What an instance says of itself, from what Celery and its processes tell it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.worker import state as celery_state
+
+from swarm.brokers import Broker
+from swarm.environment import Autoscale, WorkerEnvironment
+from swarm.worker.metrics import WorkerMetrics
+from swarm.worker.reporter import Reporter
+from swarm.worker.telemetry import Telemetry
+from tests.builders import BROWSER, make_settings
+
+
+class Notes:
+    """A notifier that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def ready(self, line: str) -> None:
+        self.told.append(("ready", line))
+
+    def status(self, line: str) -> None:
+        self.told.append(("status", line))
+
+    def stopping(self, line: str) -> None:
+        self.told.append(("stopping", line))
+
+    def watchdog(self) -> None:
+        self.told.append(("watchdog", ""))
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.told]
+
+
+class Desk:
+    """A reporter whose thread does not run: `look` is one turn of it."""
+
+    def __init__(self, directory: Path, **fields: Any) -> None:
+        settings = make_settings(
+            pools={"browser": BROWSER}, worker={"status_directory": str(directory)}
+        )
+        environment = {
+            "settings": settings,
+            "broker": Broker("primary", "redis://h"),
+            "pool_name": "browser",
+            "pool": settings.pools["browser"],
+            "instance": 1,
+            "host": "h1",
+            "metrics_address": "127.0.0.1",
+            "queues": ("browser",),
+            "concurrency": 1,
+            "autoscale": None,
+            "celery_pool": "prefork",
+            "log_level": "info",
+            "max_tasks": 100,
+            **fields,
+        }
+        self.directory = directory
+        self.telemetry = Telemetry()
+        self.notes = Notes()
+        self.metrics = WorkerMetrics()
+        self.failed_starts = 0
+        self.reporter = Reporter(
+            WorkerEnvironment(**environment),
+            self.telemetry,
+            self.notes,  # type: ignore[arg-type]
+            self.metrics,
+            on_failed_start=self._failed,
+        )
+
+    def _failed(self) -> None:
+        self.failed_starts += 1
+
+    def look(self) -> dict[str, Any]:
+        """One turn of the reporter's loop; what the status file says after it."""
+
+        class Once:
+            looks = 0
+
+            def is_set(self) -> bool:
+                self.looks += 1
+                return self.looks > 1
+
+        self.reporter._stop = Once()  # type: ignore[assignment]
+        self.reporter._run()
+        path = self.directory / "browser-1.json"
+        document: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return document
+
+    def begin(self) -> dict[str, Any]:
+        self.reporter.broker_connected(True)  # noqa: FBT003
+        self.reporter.consuming()
+        self.telemetry.process_ready()
+        self.look()
+        return self.look()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("swarm.worker.reporter._TICK_S", 0)
+    yield
+    celery_state.active_requests.clear()
+    celery_state.reserved_requests.clear()
+
+
+class Request:
+    """Stands for Celery's request: it is only counted."""
+
+
+def test_a_worker_is_ready_when_it_consumes_and_a_process_can_work(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    assert desk.look()["phase"] == "starting"
+    desk.reporter.consuming()
+    assert desk.look()["phase"] == "starting"
+    assert "ready" not in desk.notes.kinds()
+    desk.telemetry.process_ready()
+    document = desk.look()
+    assert document["phase"] == "running"
+    assert document["browser"] == "up"
+    assert document["boot_time_s"] >= 0
+    assert document["pid"] == os.getpid()
+    assert desk.notes.kinds().count("ready") == 1
+
+
+def test_every_process_is_waited_for(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, concurrency=2)
+    assert desk.begin()["phase"] == "starting"
+    desk.telemetry.process_ready()
+    assert desk.look()["phase"] == "running"
+
+
+def test_with_autoscale_the_fewest_processes_are_waited_for(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, concurrency=4, autoscale=Autoscale(maximum=4, minimum=1))
+    document = desk.begin()
+    assert (document["phase"], document["capacity"]) == ("running", 4)
+
+
+def test_a_process_that_cannot_start_ends_the_start(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.telemetry.process_failed("no such file")
+    assert desk.look()["browser"] == "down"
+    assert desk.failed_starts == 1
+
+
+def test_a_process_lost_later_does_not_end_the_worker(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    desk.telemetry.process_failed("no memory")
+    assert desk.look()["browser"] == "down"
+    assert desk.failed_starts == 0
+    desk.telemetry.process_ready()
+    assert desk.look()["browser"] == "up"
+
+
+def test_running_and_taken_tasks_are_told_apart(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    assert desk.begin()["idle_since"] is not None
+    running, taken = Request(), Request()
+    celery_state.reserved_requests.add(running)
+    celery_state.reserved_requests.add(taken)
+    celery_state.active_requests.add(running)
+    document = desk.look()
+    assert (document["active"], document["reserved"]) == (1, 1)
+    assert document["idle_since"] is None
+    assert desk.notes.told[-2:] == [
+        ("status", "browser: 1 busy of 1, 0 done, redis primary"),
+        ("watchdog", ""),
+    ]
+
+
+def test_idle_is_dated_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    since = desk.begin()["idle_since"]
+    assert desk.look()["idle_since"] == since
+
+
+def test_a_task_too_short_to_be_seen_ends_the_idle_time(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    since = desk.begin()["idle_since"]
+    desk.telemetry.task_ended("browser.run", "success", 0.01)
+    assert desk.look()["idle_since"] > since
+
+
+def test_outcomes_are_counted_and_a_retry_is_neither(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    for outcome in ("success", "success", "failure", "retry"):
+        desk.telemetry.task_ended("browser.run", outcome, 1.0)
+    document = desk.look()
+    assert (document["done"], document["failed"]) == (2, 1)
+    labels = {"task": "browser.run", "outcome": "retry"}
+    assert desk.metrics.registry.get_sample_value("swarm_tasks_total", labels) == 1
+
+
+def test_the_service_time_follows_slowly(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    assert desk.begin()["service_time_s"] is None
+    desk.telemetry.task_ended("browser.run", "success", 2.0)
+    assert desk.look()["service_time_s"] == 2.0
+    desk.telemetry.task_ended("browser.run", "success", 4.0)
+    assert desk.look()["service_time_s"] == 2.2
+
+
+def test_leaving_is_told_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    desk.reporter.stopping()
+    assert desk.look()["phase"] == "stopping"
+    desk.look()
+    assert desk.notes.kinds().count("stopping") == 1
+
+
+def test_a_lost_broker_is_told(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    desk.reporter.broker_connected(False)  # noqa: FBT003
+    assert desk.look()["broker"] == "away"
+    assert desk.metrics.registry.get_sample_value("swarm_broker_up") == 0
+
+
+def test_a_directory_that_is_missing_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(tmp_path / "absent")
+    desk.begin()
+    for _ in range(3):
+        desk.telemetry.task_ended("browser.run", "success", 1.0)
+        desk.look()
+    assert [r.levelname for r in caplog.records if "not written" in r.message] == ["ERROR"]
+
+
+def test_stopping_removes_the_status_file(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    reporter = desk.reporter
+    reporter.start()
+    desk.telemetry.process_ready()
+    reporter.stop()
+    assert list(tmp_path.iterdir()) == []

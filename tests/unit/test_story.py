@@ -1,0 +1,134 @@
+"""The journal: each change once, each with its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from swarm.scaler.model import (
+    ActionResult,
+    Cause,
+    Decision,
+    Direction,
+    Outcome,
+    Start,
+    Stop,
+    Unknown,
+)
+from swarm.scaler.story import Narrator, describe, snapshot, status_line
+from tests.builders import make_instance, make_instances, make_observation
+
+ENOUGH = Decision("browser", Direction.HOLD, 1, 1, 1, Cause.ENOUGH, "as many as needed")
+UP = Decision(
+    "browser", Direction.UP, 1, 5, 9, Cause.BACKLOG, "120 waiting", "at most double in 10 s"
+)
+HELD = Decision(
+    "browser", Direction.HOLD, 1, 1, 1, Cause.QUEUE_UNKNOWN, "holding: queue length unknown (401)"
+)
+
+
+def outcome(decision: Decision = ENOUGH, *results: ActionResult, **fields: Any) -> Outcome:
+    notes = fields.pop("notes", ())
+    return Outcome(make_observation(**fields), {"browser": decision}, tuple(results), tuple(notes))
+
+
+def told(outcomes: Iterable[Outcome]) -> list[list[tuple[bool, str]]]:
+    narrator = Narrator()
+    return [list(narrator.lines(each)) for each in outcomes]
+
+
+def test_a_decision_reads_as_a_sentence_with_its_reason() -> None:
+    assert describe(UP) == (
+        "browser: up 1 -> 5 (120 waiting, want 9, limit: at most double in 10 s)"
+    )
+    assert describe(ENOUGH) == "browser: stay at 1 (as many as needed)"
+
+
+def test_what_repeats_itself_is_said_once() -> None:
+    assert told([outcome()] * 3) == [[(False, "browser: stay at 1 (as many as needed)")], [], []]
+
+
+def test_a_step_up_that_finds_no_host_is_said_once() -> None:
+    blocked = [
+        outcome(
+            Decision("browser", Direction.UP, 4, 6, 9, Cause.BACKLOG, f"{waiting} waiting"),
+            notes=["browser: 2 of 2 starts wait, every host is full"],
+        )
+        for waiting in (100, 99, 98)
+    ]
+    assert [len(lines) for lines in told(blocked)] == [2, 0, 0]
+
+
+def test_two_equal_steps_are_both_said() -> None:
+    first = Decision("browser", Direction.DOWN, 4, 3, 0, Cause.SURPLUS, "0 needed")
+    hold = Decision("browser", Direction.HOLD, 3, 3, 0, Cause.SURPLUS, "waiting")
+    second = Decision("browser", Direction.DOWN, 3, 2, 0, Cause.SURPLUS, "0 needed")
+    lines = told([outcome(first), outcome(hold), outcome(second)])
+    assert lines[0]
+    assert lines[2]
+
+
+def test_holding_on_what_is_unknown_is_a_warning_said_once() -> None:
+    lines = told([outcome(), outcome(HELD), outcome(HELD), outcome()])
+    assert lines[1] == [(True, "browser: stay at 1 (holding: queue length unknown (401))")]
+    assert lines[2] == []
+    assert lines[3] == [(False, "browser: stay at 1 (as many as needed)")]
+
+
+def test_a_host_leaves_and_returns_once() -> None:
+    away = outcome(instances=Unknown("no answer in 10 s"))
+    lines = told([outcome(), away, away, outcome(), outcome()])
+    assert lines[1] == [(True, "h1 does not answer, its instances are unknown: no answer in 10 s")]
+    assert lines[2] == []
+    assert lines[3] == [(False, "h1 answers again")]
+    assert lines[4] == []
+
+
+def test_actions_are_told_and_a_repeated_failure_is_not() -> None:
+    started = ActionResult(Start("h1", "browser", 2))
+    stopped = ActionResult(Stop("h1", "browser", 1))
+    failed = ActionResult(Start("h1", "browser", 2), error="Access denied")
+    lines = told(
+        [
+            outcome(ENOUGH, started, stopped),
+            outcome(ENOUGH, failed),
+            outcome(ENOUGH, failed),
+            outcome(ENOUGH, started),
+            outcome(ENOUGH, failed),
+        ]
+    )
+    assert lines[0][1:] == [
+        (False, "start celery-browser@2 on h1"),
+        (False, "stop celery-browser@1 on h1"),
+    ]
+    refusal = [(True, "start celery-browser@2 on h1 failed: Access denied")]
+    assert lines[1] == refusal
+    assert lines[2] == []
+    assert lines[3] == [(False, "start celery-browser@2 on h1")]
+    assert lines[4] == refusal
+
+
+def test_the_status_line_says_what_holds_it_back() -> None:
+    held = outcome(HELD, waiting=Unknown("401"), hosts={"h2": Unknown("no answer")})
+    assert status_line(held, {"browser": 6}) == (
+        "browser 1 of 6, waiting unknown; holding: queue length unknown (401); away: h2"
+    )
+    assert status_line(outcome(waiting=12), {"browser": 6}) == "browser 1 of 6, waiting 12"
+
+
+def test_the_snapshot_is_plain_json() -> None:
+    full = outcome(
+        UP, waiting=120, instances=make_instances(busy=1), hosts={"h2": Unknown("no answer")}
+    )
+    document = json.loads(json.dumps(snapshot(full, written_at=1.5)))
+    assert document["pools"]["browser"]["waiting"] == 120
+    assert document["pools"]["browser"]["reason"] == "120 waiting"
+    assert document["hosts"]["h1"]["instances"][0]["state"] == "busy"
+    assert document["hosts"]["h2"] == {"answers": False, "reason": "no answer", "instances": []}
+    unknown = snapshot(outcome(HELD, waiting=Unknown("401")), written_at=1.5)
+    assert unknown["pools"]["browser"]["waiting"] is None
+
+
+def test_an_instance_is_named_as_systemd_does() -> None:
+    assert make_instance(3).name == "celery-browser@3 on h1"

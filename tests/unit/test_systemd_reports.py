@@ -1,0 +1,136 @@
+"""A host's answer to the scaler: systemd's word and the instance's own, together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from swarm.scaler.adapters.systemd import parse_list
+from swarm.scaler.model import HostReport, Instance, InstanceState
+from tests.builders import make_status
+
+
+def entry(status: object = None, **fields: Any) -> dict[str, Any]:
+    return {
+        "pool": "browser",
+        "number": 1,
+        "active_state": "active",
+        "sub_state": "running",
+        "result": "success",
+        "main_pid": 1001,
+        "exit_status": 0,
+        "state_changed_at": 40.0,
+        "status": status,
+        **fields,
+    }
+
+
+def word(**fields: Any) -> dict[str, Any]:
+    return asdict(make_status(**fields))
+
+
+def parse(*entries: object, **fields: Any) -> HostReport:
+    document = {
+        "version": 1,
+        "now": 100.0,
+        "memory_available_mb": 512,
+        "instances": entries,
+        **fields,
+    }
+    return parse_list(json.dumps(document), host="h1", report_max_age_s=15)
+
+
+def instance(*args: Any, **fields: Any) -> Instance:
+    [found] = parse(entry(*args, **fields)).instances
+    return found
+
+
+@pytest.mark.parametrize(
+    ("active_state", "status", "state"),
+    [
+        ("active", word(), "idle"),
+        ("active", word(active=1, idle_since=None), "busy"),
+        ("active", word(reserved=1, idle_since=None), "busy"),
+        ("active", word(phase="starting"), "starting"),
+        ("active", word(phase="stopping"), "stopping"),
+        ("active", None, "unreported"),
+        ("active", word(written_at=84.9), "unreported"),
+        ("active", word(written_at=85.0), "idle"),
+        ("active", {"version": 1}, "unreported"),
+        ("active", word(version=2), "unreported"),
+        ("active", {**word(), "active": None}, "unreported"),
+        ("active", {**word(), "service_time_s": "x"}, "unreported"),
+        ("active", "words", "unreported"),
+        ("active", [], "unreported"),
+        ("activating", None, "starting"),
+        ("activating", word(), "starting"),
+        ("deactivating", word(), "stopping"),
+        ("failed", None, "failed"),
+        ("failed", word(), "failed"),
+        ("reloading", None, "unreported"),
+        ("something-new", None, "unreported"),
+    ],
+)
+def test_both_words_give_the_state(active_state: str, status: object, state: str) -> None:
+    assert instance(status, active_state=active_state).state is InstanceState(state)
+
+
+def test_ages_are_differences_on_the_hosts_clock() -> None:
+    found = instance(word(idle_since=70.0), state_changed_at=40.0)
+    assert (found.state_for_s, found.idle_for_s) == (60.0, 30.0)
+
+
+def test_only_an_idle_instance_has_been_idle() -> None:
+    assert instance(word(active=1, idle_since=10.0)).idle_for_s == 0.0
+    assert instance(word(idle_since=None)).idle_for_s == 0.0
+    assert instance(word(idle_since=120.0)).idle_for_s == 0.0
+
+
+def test_an_inactive_unit_is_no_instance() -> None:
+    assert parse(entry(active_state="inactive")).instances == ()
+
+
+def test_the_instances_measures_are_taken_over() -> None:
+    found = instance(word(active=1, reserved=2, capacity=4, idle_since=None))
+    assert (found.active, found.reserved, found.capacity, found.tasks_ended) == (1, 2, 4, 155)
+    assert (found.service_time_s, found.boot_time_s, found.pid) == (1.25, 0.8, 1001)
+    assert found.host == "h1"
+
+
+@pytest.mark.parametrize(
+    ("active_state", "exit_status", "misconfigured"),
+    [("failed", 2, True), ("failed", 1, False), ("active", 2, False)],
+)
+def test_exit_status_2_is_a_matter_of_configuration(
+    active_state: str, exit_status: int, *, misconfigured: bool
+) -> None:
+    found = instance(word(), active_state=active_state, exit_status=exit_status)
+    assert found.misconfigured is misconfigured
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        "null",
+        '{"version": 2, "now": 1, "instances": []}',
+        '{"version": 1, "instances": []}',
+        '{"version": 1, "now": "soon", "instances": []}',
+        '{"version": 1, "now": 1, "instances": 3}',
+        '{"version": 1, "now": 1, "instances": [3]}',
+        '{"version": 1, "now": 1, "instances": [{}]}',
+        (
+            '{"version": 1, "now": 1, "instances": [{"active_state": "active", "status": null,'
+            ' "pool": "b", "number": "x", "state_changed_at": 0, "main_pid": 1, "exit_status": 0}]}'
+        ),
+    ],
+)
+def test_an_answer_that_is_not_understood_is_an_error_of_the_listed_kinds(answer: str) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        parse_list(answer, host="h1", report_max_age_s=15)
