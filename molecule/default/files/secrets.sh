@@ -14,13 +14,13 @@ if [ "$mode" = plant ]; then
     planted=swarm-canary.service
     # shellcheck disable=SC2016
     systemd-run --quiet --collect --unit="$planted" --setenv="CANARY=$1" \
-        sh -c 'echo "$CANARY" >&2; exec sleep 60' "$1"
-    systemd-run --quiet --wait --collect sh -c 'sleep 0.2'
-    (umask 022 && cp "$patterns" /etc/swarm/canary)
+        sh -c 'echo "$CANARY" >&2; sleep 60' "$1"
+    install -m 0644 "$patterns" /etc/swarm/canary
     journalctl --sync
 fi
 
-found() { grep -qaF -f "$patterns"; }
+# It reads to the end: with -q the writer would die of SIGPIPE, and a find would count as none.
+found() { grep -caF -f "$patterns" >/dev/null; }
 
 journalctl --quiet --output=export | found && echo "journal"
 systemctl show '*' | found && echo "systemctl show"
