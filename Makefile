@@ -53,7 +53,7 @@ deploy: setup ## Deploy to the hosts of INVENTORY (inventories/lab)
 ##@ Checks
 .PHONY: test
 test: setup ## Run every check below, then print each one's closing line
-	@.ci/stages lint types unit contract integration molecule
+	@.ci/stages lint types unit contract integration molecule faults
 
 .PHONY: lint
 lint: setup ## Style of Python, YAML, Ansible and shell; import layers
@@ -83,6 +83,10 @@ integration: setup ## Real Redis, Flower, Celery worker and Chromium on loopback
 .PHONY: molecule
 molecule: setup lab ## Production playbook on the lab's hosts: converge, idempotence, verify
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test
+
+.PHONY: faults
+faults: setup lab ## Break things on the deployed lab: scaler killed, Flower away, a host away
+	@$(BIN)/pytest tests/lab -m lab $(PYTEST_ARGS)
 
 ##@ Upkeep
 .PHONY: format

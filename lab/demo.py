@@ -235,7 +235,6 @@ def tell(state: State, tasks: Tasks, summary: dict[str, Any]) -> None:
         for name in ("flower", "prometheus")
     )
     payload = shlex.quote(json.dumps(browser_payload(0)))
-    inner = shlex.quote(f"swarm submit browser --wait 30 {payload}")
     print(f"""
 Open
   Flower       http://{control}:5555  swarm {flower}
@@ -246,7 +245,7 @@ Open
 Try
   {ssh} worker1 "systemctl status 'celery-browser@*'"
   {ssh} control journalctl -u swarm-scaler -n 40
-  {ssh} control {inner}
+  echo {payload} | {ssh} control swarm submit browser - --wait 30
 
 The lab runs on; `make down` removes it.
 """)
