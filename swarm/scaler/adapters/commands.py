@@ -85,9 +85,13 @@ class SshRunner:
             # A host that stopped answering would hold this connection for minutes.
             self._drop()
             raise CommandError(f"no answer in {self._timeout_s:g} s") from exc
-        except (asyncssh.Error, OSError) as exc:
+        except (asyncssh.Error, OSError, ValueError) as exc:
+            # ValueError: a key or a known_hosts file that cannot be parsed.
             self._drop()
             raise CommandError(f"SSH: {str(exc) or type(exc).__name__}") from exc
+        if done.exit_status is None:
+            self._drop()
+            raise CommandError("SSH: connection lost before the answer")
         return _checked(done.exit_status, str(done.stdout or ""), str(done.stderr or ""))
 
     async def close(self) -> None:

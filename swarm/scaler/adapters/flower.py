@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +24,9 @@ class FlowerQueues:
         self._url = settings.url.rstrip("/") + "/api/queues/length"
         headers = {}
         if credentials:
-            user, _, password = credentials.partition(":")
-            headers["Authorization"] = aiohttp.BasicAuth(user, password).encode()
+            # aiohttp's BasicAuth is deprecated, its successor too new, and both refuse what is not
+            # Latin-1.
+            headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
         self._headers = headers
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -60,7 +62,7 @@ class FlowerQueues:
                 return await response.json()
         except TimeoutError:
             return Unknown(f"Flower did not answer in {self._timeout.total:g} s")
-        except (aiohttp.ContentTypeError, ValueError):
+        except (aiohttp.ContentTypeError, ValueError, RecursionError):
             return Unknown("Flower's answer is not JSON")
         except aiohttp.ClientError as exc:
             return Unknown(f"Flower is away: {exc}")

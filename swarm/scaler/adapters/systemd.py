@@ -28,7 +28,7 @@ class SystemdUnits:
             return Unknown(str(exc))
         try:
             return parse_list(answer, host=self._host, report_max_age_s=self._report_max_age_s)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             return Unknown(f"swarm-unitctl's answer is not understood: {exc}")
 
     async def start(self, pool: str, number: int) -> None:
@@ -44,7 +44,8 @@ def parse_list(answer: str, *, host: str, report_max_age_s: float) -> HostReport
     All ages are differences on the host's own clock.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is of another version or malformed.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is of another version
+            or malformed.
     """
     document = json.loads(answer)
     if document["version"] != PROTOCOL_VERSION:
