@@ -1,0 +1,133 @@
+"""An SSH server in this process whose forced command runs the real swarm-unitctl."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from swarm.scaler.adapters.commands import SshRunner
+from swarm.settings import HostSettings
+from tests.stub_systemctl import StubSystemctl
+
+REPOSITORY = Path(__file__).parents[2]
+UNITCTL = (sys.executable, "-m", "swarm.unitctl")
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path) -> StubSystemctl:
+    return StubSystemctl(tmp_path)
+
+
+def unitctl_environ(systemctl: StubSystemctl) -> dict[str, str]:
+    return {**systemctl.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+@dataclass
+class SshHost:
+    """The server's side of one host."""
+
+    directory: Path
+    environ: dict[str, str]
+    handle: Callable[[SshHost, asyncssh.SSHServerProcess[bytes]], Any] | None = None
+    """What runs for each command instead of swarm-unitctl."""
+    commands: list[str | None] = field(default_factory=list)
+    connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
+    port: int = 0
+    _server: asyncssh.SSHAcceptor | None = None
+
+    async def serve(self) -> None:
+        host_key = asyncssh.generate_private_key("ssh-ed25519")
+        client_key = asyncssh.generate_private_key("ssh-ed25519")
+        client_key.write_private_key(str(self.key))
+        client_key.write_public_key(str(self.directory / "authorized"))
+        self._server = await asyncssh.create_server(
+            lambda: _Server(self),
+            "127.0.0.1",
+            0,
+            server_host_keys=[host_key],
+            authorized_client_keys=str(self.directory / "authorized"),
+            process_factory=self._process,
+            encoding=None,
+        )
+        self.port = self._server.get_port()
+        public = host_key.export_public_key().decode().split(" ")
+        self.trust(f"{public[0]} {public[1].strip()}")
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+    def trust(self, public_key: str) -> None:
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public_key}\n", encoding="utf-8")
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for connection in self.connections:
+                connection.abort()
+            await self._server.wait_closed()
+
+    def drop_connections(self) -> None:
+        for connection in self.connections:
+            connection.abort()
+        self.connections.clear()
+
+    def runner(self, *, timeout_s: float = 5.0, port: int | None = None) -> SshRunner:
+        host = HostSettings.model_validate(
+            {"address": "127.0.0.1", "port": port or self.port, "max_instances": 1}
+        )
+        return SshRunner(host, key=self.key, known_hosts=self.known_hosts, timeout_s=timeout_s)
+
+    async def _process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        self.commands.append(process.command)
+        if self.handle is not None:
+            await self.handle(self, process)
+            return
+        program = await asyncio.create_subprocess_exec(
+            *UNITCTL,
+            env={**self.environ, "SSH_ORIGINAL_COMMAND": process.command or ""},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await program.communicate()
+        process.stdout.write(output)
+        process.stderr.write(errors)
+        process.exit(program.returncode or 0)
+
+
+class _Server(asyncssh.SSHServer):
+    def __init__(self, host: SshHost) -> None:
+        self._host = host
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._host.connections.append(conn)
+
+
+@pytest.fixture
+async def ssh_host(tmp_path: Path, systemctl: StubSystemctl) -> AsyncIterator[SshHost]:
+    host = SshHost(tmp_path, unitctl_environ(systemctl))
+    await host.serve()
+    yield host
+    await host.close()
+
+
+@pytest.fixture
+def on_path(systemctl: StubSystemctl, monkeypatch: pytest.MonkeyPatch) -> StubSystemctl:
+    """The stub as this process' own systemctl."""
+    for name, value in unitctl_environ(systemctl).items():
+        if os.environ.get(name) != value:
+            monkeypatch.setenv(name, value)
+    return systemctl

@@ -1,0 +1,188 @@
+"""What the scaler may rely on of a host: in memory, on this machine, over SSH."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import pytest
+
+from swarm.scaler.adapters.commands import LocalRunner
+from swarm.scaler.adapters.systemd import SystemdUnits
+from swarm.scaler.model import HostReport, InstanceState, Unknown
+from swarm.scaler.ports import CommandError, UnitManager
+from tests.contract.conftest import UNITCTL, SshHost
+from tests.fakes import FakeUnits
+from tests.stub_systemctl import StubSystemctl
+
+
+class Rig(Protocol):
+    """A unit manager and the means to arrange its host."""
+
+    units: UnitManager
+
+    def add(self, pool: str, number: int, state: InstanceState) -> None: ...
+    def refuse(self, message: str) -> None: ...
+    async def lose(self) -> None: ...
+
+
+class FakeRig:
+    def __init__(self) -> None:
+        self.fake = FakeUnits("h1")
+        self.units: UnitManager = self.fake
+
+    def add(self, pool: str, number: int, state: InstanceState) -> None:
+        self.fake.add(pool, number, state)
+
+    def refuse(self, message: str) -> None:
+        self.fake.refuses = message
+
+    async def lose(self) -> None:
+        self.fake.away = "no answer"
+
+
+class LocalRig:
+    """The real program over a stub of systemctl."""
+
+    def __init__(self, systemctl: StubSystemctl) -> None:
+        self.systemctl = systemctl
+        self.runner = LocalRunner(UNITCTL, timeout_s=5)
+        self.units: UnitManager = SystemdUnits("h1", self.runner, report_max_age_s=15)
+
+    def add(self, pool: str, number: int, state: InstanceState) -> None:
+        words = {
+            InstanceState.FAILED: "failed",
+            InstanceState.STARTING: "activating",
+            InstanceState.STOPPING: "deactivating",
+            InstanceState.UNREPORTED: "active",
+        }
+        self.systemctl.add(f"celery-{pool}@{number}.service", active_state=words[state])
+
+    def refuse(self, message: str) -> None:
+        self.systemctl.fail(message)
+
+    async def lose(self) -> None:
+        self.systemctl.hang()
+        self.units = SystemdUnits("h1", LocalRunner(UNITCTL, timeout_s=0.5), report_max_age_s=15)
+
+    async def close(self) -> None:
+        await self.runner.close()
+
+
+class SshRig(LocalRig):
+    """The same through an SSH server with a forced command."""
+
+    def __init__(self, systemctl: StubSystemctl, host: SshHost) -> None:
+        super().__init__(systemctl)
+        self.host = host
+        self.ssh = host.runner()
+        self.units = SystemdUnits("h1", self.ssh, report_max_age_s=15)
+
+    async def lose(self) -> None:
+        await self.host.close()
+
+    async def close(self) -> None:
+        await self.ssh.close()
+
+
+@pytest.fixture(params=["fake", "local", "ssh"])
+async def rig(
+    request: pytest.FixtureRequest, on_path: StubSystemctl, ssh_host: SshHost
+) -> AsyncIterator[Rig]:
+    match request.param:
+        case "fake":
+            yield FakeRig()
+        case "local":
+            local = LocalRig(on_path)
+            yield local
+            await local.close()
+        case _:
+            remote = SshRig(on_path, ssh_host)
+            yield remote
+            await remote.close()
+
+
+async def states(units: UnitManager) -> dict[tuple[str, int], InstanceState]:
+    report = await units.report()
+    assert isinstance(report, HostReport), report
+    assert all(instance.host == "h1" for instance in report.instances)
+    return {(i.pool, i.number): i.state for i in report.instances}
+
+
+async def test_a_host_without_instances_reports_none(rig: Rig) -> None:
+    assert await states(rig.units) == {}
+
+
+async def test_the_instances_of_every_pool_are_reported(rig: Rig) -> None:
+    rig.add("browser", 2, InstanceState.UNREPORTED)
+    rig.add("browser", 12, InstanceState.FAILED)
+    rig.add("analysis", 1, InstanceState.STOPPING)
+    assert await states(rig.units) == {
+        ("browser", 2): InstanceState.UNREPORTED,
+        ("browser", 12): InstanceState.FAILED,
+        ("analysis", 1): InstanceState.STOPPING,
+    }
+
+
+async def test_what_is_started_is_seen_starting(rig: Rig) -> None:
+    await rig.units.start("browser", 3)
+    assert await states(rig.units) == {("browser", 3): InstanceState.STARTING}
+
+
+async def test_starting_what_runs_changes_nothing(rig: Rig) -> None:
+    rig.add("browser", 3, InstanceState.UNREPORTED)
+    await rig.units.start("browser", 3)
+    assert await states(rig.units) == {("browser", 3): InstanceState.UNREPORTED}
+
+
+async def test_a_failed_instance_can_be_started_again(rig: Rig) -> None:
+    rig.add("browser", 3, InstanceState.FAILED)
+    await rig.units.start("browser", 3)
+    assert await states(rig.units) == {("browser", 3): InstanceState.STARTING}
+
+
+async def test_what_is_stopped_is_gone(rig: Rig) -> None:
+    rig.add("browser", 3, InstanceState.UNREPORTED)
+    rig.add("browser", 4, InstanceState.UNREPORTED)
+    await rig.units.stop("browser", 3)
+    assert await states(rig.units) == {("browser", 4): InstanceState.UNREPORTED}
+
+
+async def test_stopping_what_does_not_run_is_accepted(rig: Rig) -> None:
+    await rig.units.stop("browser", 3)
+
+
+async def test_several_commands_at_once(rig: Rig) -> None:
+    await asyncio.gather(*(rig.units.start("browser", number) for number in range(1, 7)))
+    assert len(await states(rig.units)) == 6
+
+
+@pytest.mark.parametrize(
+    ("pool", "number"), [("Browser", 1), ("a b", 1), ("browser", 0), ("", 1), ("browser", 100)]
+)
+async def test_what_can_be_no_instance_is_refused(rig: Rig, pool: str, number: int) -> None:
+    with pytest.raises(CommandError, match="refused"):
+        await rig.units.start(pool, number)
+    assert await states(rig.units) == {}
+
+
+async def test_a_refusal_comes_with_the_hosts_reason(rig: Rig) -> None:
+    rig.refuse("Interactive authentication required.")
+    with pytest.raises(CommandError, match=r"^Interactive authentication required\.$"):
+        await rig.units.start("browser", 1)
+    with pytest.raises(CommandError, match=r"^Interactive authentication required\.$"):
+        await rig.units.stop("browser", 1)
+
+
+async def test_a_host_that_is_away_is_unknown_and_takes_no_command(rig: Rig) -> None:
+    rig.add("browser", 1, InstanceState.UNREPORTED)
+    await states(rig.units)
+    await rig.lose()
+    report = await rig.units.report()
+    assert isinstance(report, Unknown)
+    assert report.reason
+    with pytest.raises(CommandError):
+        await rig.units.start("browser", 2)
+    with pytest.raises(CommandError):
+        await rig.units.stop("browser", 1)
