@@ -61,6 +61,13 @@ class WorkerEnvironment:
         return self.pool.metrics_port_base + self.instance
 
     @property
+    def processes(self) -> int:
+        """Processes that run tasks once it has started: threads and solo have one."""
+        if self.celery_pool != "prefork":
+            return 1
+        return self.autoscale.minimum if self.autoscale else self.concurrency
+
+    @property
     def capacity(self) -> int:
         """Tasks this instance can run at a time."""
         return self.autoscale.maximum if self.autoscale else self.concurrency

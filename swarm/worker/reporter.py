@@ -55,8 +55,7 @@ class Reporter:
         self._connected = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
-        autoscale = environment.autoscale
-        self._processes_awaited = autoscale.minimum if autoscale else environment.concurrency
+        self._processes_awaited = environment.processes
         self._write_failed = False
         self._status = InstanceStatus(
             pool=environment.pool_name,
