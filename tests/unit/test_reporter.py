@@ -138,6 +138,11 @@ def test_every_process_is_waited_for(tmp_path: Path) -> None:
     assert desk.look()["phase"] == "running"
 
 
+def test_threads_are_one_process(tmp_path: Path) -> None:
+    document = Desk(tmp_path, concurrency=3, celery_pool="threads").begin()
+    assert (document["phase"], document["capacity"]) == ("running", 3)
+
+
 def test_with_autoscale_the_fewest_processes_are_waited_for(tmp_path: Path) -> None:
     desk = Desk(tmp_path, concurrency=4, autoscale=Autoscale(maximum=4, minimum=1))
     document = desk.begin()
