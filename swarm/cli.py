@@ -161,6 +161,7 @@ def _print_status(document: dict[str, Any], settings: Settings) -> None:
                     click.echo(
                         f"  celery-{name}@{instance['number']} on {host}: {instance['state']}, "
                         f"{instance['active']} active, {instance['tasks_ended']} ended"
+                        + (f" ({instance['trouble']})" if instance["trouble"] else "")
                     )
     for host, report in document["hosts"].items():
         if not report["answers"]:

@@ -48,6 +48,8 @@ class Instance:
     pid: int = 0
     service_time_s: float | None = None
     boot_time_s: float | None = None
+    trouble: str | None = None
+    """Why its own word cannot be believed, when it is unreported."""
     misconfigured: bool = False
     """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
 

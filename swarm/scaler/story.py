@@ -12,6 +12,7 @@ from swarm.scaler.model import (
     Decision,
     Direction,
     HostReport,
+    InstanceState,
     Observation,
     Outcome,
     Start,
@@ -28,11 +29,13 @@ class Narrator:
         self._told: dict[str, tuple[object, ...]] = {}
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
+        self._unreported: set[str] = set()
         self._notes: tuple[str, ...] = ()
 
     def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """(is a warning, sentence) for everything worth a line in the journal."""
         yield from self._host_lines(outcome.observation)
+        yield from self._unreported_lines(outcome.observation)
         for name, decision in outcome.decisions.items():
             gist = _gist(decision)
             if self._told.get(name) != gist:
@@ -53,6 +56,19 @@ class Narrator:
             elif reason is None and known is not None:
                 yield False, f"{name} answers again"
             self._hosts[name] = reason
+
+    def _unreported_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
+        troubled = {
+            instance.name: instance.trouble
+            for report in observation.hosts.values()
+            if isinstance(report, HostReport)
+            for instance in report.instances
+            if instance.state is InstanceState.UNREPORTED
+        }
+        for name, trouble in troubled.items():
+            if name not in self._unreported:
+                yield True, f"{name} runs but does not report: {trouble}"
+        self._unreported = set(troubled)
 
     def _action_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
         for result in results:

@@ -132,3 +132,14 @@ def test_the_snapshot_is_plain_json() -> None:
 
 def test_an_instance_is_named_as_systemd_does() -> None:
     assert make_instance(3).name == "celery-browser@3 on h1"
+
+
+def test_an_instance_that_does_not_report_is_named_once_with_the_reason() -> None:
+    silent = make_instance(2, "unreported", trouble="its status file is 30 s old")
+    lines = told([outcome(instances=[silent]), outcome(instances=[silent]), outcome()])
+    sentence = (
+        f"celery-browser@2 on {silent.host} runs but does not report: its status file is 30 s old"
+    )
+    assert (True, sentence) in lines[0]
+    assert lines[1] == []
+    assert lines[2] == []

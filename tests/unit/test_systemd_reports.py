@@ -134,3 +134,19 @@ def test_exit_status_2_is_a_matter_of_configuration(
 def test_an_answer_that_is_not_understood_is_an_error_of_the_listed_kinds(answer: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
         parse_list(answer, host="h1", report_max_age_s=15)
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        (None, "it left no status file"),
+        (word(written_at=70.0), "its status file is 30 s old"),
+        (word(version=2), "its status file is not understood: status version 2, expected 1"),
+    ],
+)
+def test_an_unreported_instance_says_why(status: object, trouble: str) -> None:
+    assert instance(status, active_state="active").trouble == trouble
+
+
+def test_an_instance_that_starts_has_no_trouble_yet() -> None:
+    assert instance(None, active_state="activating").trouble is None

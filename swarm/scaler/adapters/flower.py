@@ -64,6 +64,8 @@ class FlowerQueues:
             return Unknown(f"Flower did not answer in {self._timeout.total:g} s")
         except (aiohttp.ContentTypeError, ValueError, RecursionError):
             return Unknown("Flower's answer is not JSON")
+        except aiohttp.ClientConnectorError as exc:
+            return Unknown(f"Flower is away: {exc.os_error.strerror or exc}")
         except aiohttp.ClientError as exc:
             return Unknown(f"Flower is away: {exc}")
 

@@ -68,8 +68,8 @@ def _instance(
     active_state = entry["active_state"]
     if active_state == "inactive":
         return None
-    status = _fresh_status(entry["status"], now=now, report_max_age_s=report_max_age_s)
-    common = {
+    status, trouble = _read_status(entry["status"], now=now, report_max_age_s=report_max_age_s)
+    common: dict[str, Any] = {
         "pool": str(entry["pool"]),
         "number": int(entry["number"]),
         "host": host,
@@ -80,7 +80,8 @@ def _instance(
     }
     state = _state(active_state, status)
     if status is None:
-        return Instance(state=state, **common)
+        unreported = state is InstanceState.UNREPORTED
+        return Instance(state=state, trouble=trouble if unreported else None, **common)
     idle_for_s = 0.0
     if state is InstanceState.IDLE and status.idle_since is not None:
         idle_for_s = max(0.0, now - status.idle_since)
@@ -97,15 +98,20 @@ def _instance(
     )
 
 
-def _fresh_status(document: Any, *, now: float, report_max_age_s: float) -> InstanceStatus | None:
-    """The instance's word, when there is one that is new enough and understood."""
+def _read_status(
+    document: Any, *, now: float, report_max_age_s: float
+) -> tuple[InstanceStatus | None, str | None]:
+    """The instance's word when it can be believed, else why it cannot."""
     if not isinstance(document, dict):
-        return None
+        return None, "it left no status file"
     try:
         status = InstanceStatus.from_mapping(document)
-    except ValueError:
-        return None
-    return status if now - status.written_at <= report_max_age_s else None
+    except ValueError as exc:
+        return None, f"its status file is not understood: {exc}"
+    age_s = now - status.written_at
+    if age_s > report_max_age_s:
+        return None, f"its status file is {age_s:.0f} s old"
+    return status, None
 
 
 def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
