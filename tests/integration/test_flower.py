@@ -3,65 +3,19 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.model import Unknown
 from swarm.settings import FlowerSettings
-from tests.integration.conftest import Stage, free_port, wait_until
-
-AUTH = "swarm:flower-pw"
-
-
-@pytest.fixture(scope="module")
-def flower_url(shared: Stage) -> Iterator[str]:
-    port = free_port()
-    configuration = shared.directory / "flowerconfig.py"
-    configuration.write_text(
-        f"port = {port}\naddress = '127.0.0.1'\nbasic_auth = ['{AUTH}']\n", encoding="utf-8"
-    )
-    with (shared.directory / "flower.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "celery",
-                "-A",
-                "swarm.celery_app",
-                "flower",
-                f"--conf={configuration}",
-            ],
-            env=shared.environ,
-            stdout=log,
-            stderr=log,
-        )
-    url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _answers(url), what="Flower")
-    yield url
-    process.terminate()
-    process.wait(10)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/healthcheck", timeout=2):
-            return True
-    except urllib.error.HTTPError as exc:
-        exc.close()
-        return True
-    except OSError:
-        return False
+from tests.integration.conftest import Flower, Stage, free_port
 
 
 @pytest.fixture
-async def queues(flower_url: str) -> AsyncIterator[FlowerQueues]:
-    async with FlowerQueues(FlowerSettings(url=flower_url), AUTH) as queues:
+async def queues(flower: Flower) -> AsyncIterator[FlowerQueues]:
+    async with FlowerQueues(FlowerSettings(url=flower.url), Flower.auth) as queues:
         yield queues
 
 
@@ -77,8 +31,8 @@ async def test_a_queue_of_nobody_is_unknown(queues: FlowerQueues) -> None:
     assert isinstance((await queues.waiting(["other"]))["other"], Unknown)
 
 
-async def test_a_wrong_password_is_said_as_such(flower_url: str) -> None:
-    async with FlowerQueues(FlowerSettings(url=flower_url), "swarm:wrong") as queues:
+async def test_a_wrong_password_is_said_as_such(flower: Flower) -> None:
+    async with FlowerQueues(FlowerSettings(url=flower.url), "swarm:wrong") as queues:
         answer = await queues.waiting(["browser"])
     assert answer == {
         "browser": Unknown("Flower refused the password: check the credential flower-auth")
@@ -87,7 +41,7 @@ async def test_a_wrong_password_is_said_as_such(flower_url: str) -> None:
 
 async def test_a_flower_that_is_away_is_unknown() -> None:
     settings = FlowerSettings(url=f"http://127.0.0.1:{free_port()}")
-    async with FlowerQueues(settings, AUTH) as queues:
+    async with FlowerQueues(settings, Flower.auth) as queues:
         answer = await queues.waiting(["browser"])
     length = answer["browser"]
     assert isinstance(length, Unknown)

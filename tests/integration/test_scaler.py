@@ -1,0 +1,173 @@
+"""The daemon itself: real Flower, real swarm-unitctl, and a stub in systemd's place."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.conftest import Flower, NotifySocket, Stage, free_port, wait_until
+from tests.stub_systemctl import StubSystemctl
+
+
+class ScalerProcess:
+    """A `swarm scaler run` as its unit would run it."""
+
+    def __init__(self, stage: Stage, systemctl: StubSystemctl, auth: str) -> None:
+        credentials = stage.directory / "credentials"
+        credentials.mkdir(exist_ok=True)
+        (credentials / "flower-auth").write_text(auth, encoding="utf-8")
+        self.notify = NotifySocket(stage.directory)
+        self.log_path = stage.directory / "scaler.log"
+        self.state_path = stage.settings.scaler.state_directory / "status.json"
+        self.url = f"http://127.0.0.1:{stage.settings.scaler.metrics_port}"
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from swarm.cli import main; main()", "scaler", "run"],
+                env={
+                    **stage.environ,
+                    "PATH": systemctl.environ["PATH"],
+                    "CREDENTIALS_DIRECTORY": str(credentials),
+                    "NOTIFY_SOCKET": str(self.notify.path),
+                },
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8")
+
+    def state(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.state_path.read_bytes())
+        return document
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.notify.close()
+
+
+@pytest.fixture
+def systemctl(stage: Stage) -> StubSystemctl:
+    return StubSystemctl(stage.directory)
+
+
+Start = Callable[..., ScalerProcess]
+
+
+@pytest.fixture
+def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
+    """Start a scaler with this Flower; without one, nothing listens there."""
+    running: list[ScalerProcess] = []
+
+    def run(flower: Flower | None, *, auth: str = Flower.auth) -> ScalerProcess:
+        state_directory = stage.directory / "state"
+        state_directory.mkdir()
+        stage.write_config(
+            scaler={
+                "interval_s": 0.5,
+                "metrics_port": free_port(),
+                "state_directory": str(state_directory),
+            },
+            flower={"url": flower.url if flower else f"http://127.0.0.1:{free_port()}"},
+        )
+        scaler = ScalerProcess(stage, systemctl, auth)
+        running.append(scaler)
+        wait_until(lambda: "READY=1" in scaler.notify.told, what="READY=1")
+        return scaler
+
+    yield run
+    for scaler in running:
+        scaler.close()
+
+
+def test_a_backlog_starts_instances_and_everything_tells_of_it(
+    stage: Stage, systemctl: StubSystemctl, flower: Flower, start: Start
+) -> None:
+    for _ in range(30):
+        stage.client.submit("analysis", {"html": "<p>x</p>"})
+    systemctl.add("celery-browser@1.service")
+    scaler = start(flower)
+    wait_until(
+        lambda: any("start --no-block celery-analysis@1" in call for call in systemctl.calls),
+        what="the start",
+    )
+    wait_until(
+        lambda: any(
+            i["pool"] == "analysis" and i["state"] == "starting"
+            for i in scaler.state()["hosts"]["here"]["instances"]
+        ),
+        what="the instance in status.json",
+    )
+    assert not any("stop" in call for call in systemctl.calls)
+    assert "analysis: up 0 -> 1 (30 waiting" in scaler.log
+    assert "start celery-analysis@1 on here" in scaler.log
+    expected = "STATUS=analysis 1 of 1, waiting 30; browser 0 of 4, waiting 0"
+    wait_until(lambda: any(expected in line for line in scaler.notify.told), what="STATUS")
+    assert scaler.notify.told.count("WATCHDOG=1") > 1
+    metrics = scaler.get("/metrics")
+    assert 'swarm_scaler_queue_waiting{pool="analysis"} 30.0' in metrics
+    assert 'swarm_scaler_host_up{host="here"} 1.0' in metrics
+    units = [target["labels"]["unit"] for target in json.loads(scaler.get("/sd"))]
+    assert units == ["celery-analysis@1", "celery-browser@1"]
+    shown = stage.swarm("status").stdout
+    assert "analysis: 1 running, 1 desired, 30 waiting" in shown
+    scaler.process.send_signal(signal.SIGTERM)
+    assert scaler.process.wait(10) == 0
+    assert "STOPPING=1" in scaler.notify.told
+    assert not any("stop" in call for call in systemctl.calls)
+
+
+@pytest.mark.parametrize("problem", ["away", "refuses"])
+def test_a_silent_flower_holds_everything_and_is_told_once(
+    systemctl: StubSystemctl, flower: Flower, start: Start, problem: str
+) -> None:
+    for number in (1, 2, 3):
+        systemctl.add(f"celery-browser@{number}.service")
+    scaler = start(None) if problem == "away" else start(flower, auth="swarm:wrong")
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 5, what="five turns")
+    expected = "Flower is away" if problem == "away" else "Flower refused the password"
+    assert scaler.log.count(f"browser: stay at 0 (holding: queue length unknown ({expected}") == 1
+    assert all(" show " in call for call in systemctl.calls)
+
+
+def test_a_systemd_that_does_not_answer_is_told_once(
+    systemctl: StubSystemctl, flower: Flower, start: Start
+) -> None:
+    systemctl.fail("Failed to connect to bus")
+    scaler = start(flower)
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 5, what="five turns")
+    sentence = "here does not answer, its instances are unknown: Failed to connect to bus"
+    assert scaler.log.count(sentence) == 1
+    assert "away: here" in "".join(scaler.notify.told)
+
+
+def test_a_scaler_without_its_ssh_key_is_exit_2(stage: Stage) -> None:
+    stage.write_config(
+        hosts={"far": {"address": "10.77.0.99", "max_instances": 1}},
+        scaler={"metrics_port": free_port(), "ssh_key": str(stage.directory / "absent")},
+    )
+    ran = stage.swarm("scaler", "run")
+    assert ran.returncode == 2
+    assert "scaler.ssh_key" in ran.stderr
+
+
+def test_a_scaler_without_hosts_is_exit_2(stage: Stage) -> None:
+    document = yaml.safe_load(stage.config.read_text(encoding="utf-8"))
+    del document["hosts"]
+    stage.config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    ran = stage.swarm("scaler", "run")
+    assert ran.returncode == 2
+    assert "hosts: got nothing, expected at least one host" in ran.stderr

@@ -1,0 +1,105 @@
+"""Actions on a page that answers what it is told to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.browse.actions import perform
+from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.model import Action, parse_browser_job
+
+
+class Page:
+    """As much of Playwright's page as actions use."""
+
+    def __init__(self, *, text: str = "", values: Any = None) -> None:
+        self.text, self.values = text, values
+        self.asked: list[Any] = []
+
+    async def screenshot(self, **options: Any) -> bytes:
+        self.asked.append(options)
+        return b"\x89PNG"
+
+    async def content(self) -> str:
+        return self.text
+
+    def locator(self, selector: str) -> Page:
+        self.asked.append(selector)
+        return self
+
+    @property
+    def first(self) -> Page:
+        return self
+
+    async def inner_text(self, **options: Any) -> str:
+        self.asked.append(options)
+        return self.text
+
+    async def evaluate(self, _script: str, fields: Any) -> Any:
+        self.asked.append(fields)
+        return self.values
+
+
+def action(**fields: Any) -> Action:
+    return parse_browser_job({"url": "http://h/", "actions": [fields]}).actions[0]
+
+
+async def run(tmp_path: Path, page: Page, **fields: Any) -> tuple[Any, Any]:
+    store = DirectoryStore(tmp_path, host="h1")
+    fake: Any = page
+    return await perform(action(**fields), fake, store, inline_bytes=1024, timeout_ms=500)
+
+
+def stored(artifact: Any) -> bytes:
+    return Path(artifact.path).read_bytes()
+
+
+async def test_a_screenshot_is_an_artifact(tmp_path: Path) -> None:
+    page = Page()
+    value, artifact = await run(tmp_path, page, kind="screenshot", full_page=True)
+    assert page.asked == [{"full_page": True, "timeout": 500}]
+    assert value == artifact.id
+    assert stored(artifact) == b"\x89PNG"
+
+
+@pytest.mark.parametrize("kind", ["html", "text"])
+@pytest.mark.parametrize(
+    ("text", "inline"), [("x" * 1024, True), ("x" * 1025, False), ("é" * 513, False)]
+)
+async def test_what_is_large_becomes_an_artifact(
+    tmp_path: Path, kind: str, text: str, *, inline: bool
+) -> None:
+    value, artifact = await run(tmp_path, Page(text=text), kind=kind)
+    if inline:
+        assert (value, artifact) == (text, None)
+    else:
+        assert value == artifact.id
+        assert artifact.kind == kind
+        assert stored(artifact) == text.encode()
+
+
+async def test_text_that_is_no_unicode_can_be_kept(tmp_path: Path) -> None:
+    _, artifact = await run(tmp_path, Page(text="\ud800" * 2000), kind="text")
+    assert stored(artifact) == b"?" * 2000
+
+
+async def test_text_is_of_the_first_match_in_time(tmp_path: Path) -> None:
+    page = Page(text="Title")
+    assert (await run(tmp_path, page, kind="text", selector="h1"))[0] == "Title"
+    assert page.asked == ["h1", {"timeout": 500}]
+
+
+async def test_all_fields_are_asked_for_at_once(tmp_path: Path) -> None:
+    page = Page(values={"a": "x", "b": None})
+    fields = {"a": {"selector": "h1"}, "b": {"selector": "a", "attribute": "href", "many": True}}
+    value, artifact = await run(tmp_path, page, kind="extract", fields=fields)
+    assert (value, artifact) == ({"a": "x", "b": None}, None)
+    assert page.asked == [
+        {
+            "a": {"selector": "h1", "attribute": None, "many": False},
+            "b": {"selector": "a", "attribute": "href", "many": True},
+        }
+    ]

@@ -1,0 +1,86 @@
+"""Celery's settings: what they promise, and that importing reads nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from swarm.brokers import Broker
+from swarm.celery_app import celery_configuration
+from swarm.client import Client
+from swarm.delivery.results import ResultBackend
+from swarm.errors import ConfigError
+from tests.builders import ANALYSIS, BROWSER, make_settings
+
+BROKER = Broker("primary", "redis://:pw@127.0.0.1:1/0")
+
+
+def configuration(**sections: Any) -> dict[str, Any]:
+    return celery_configuration(make_settings(**sections), BROKER)
+
+
+def make_app(**sections: Any) -> Celery:
+    app = Celery("test", set_as_current=False)
+    app.config_from_object(configuration(**sections))
+    return app
+
+
+def test_only_json_is_taken() -> None:
+    settings = configuration()
+    assert settings["accept_content"] == ["json"]
+    assert settings["task_serializer"] == settings["result_serializer"] == "json"
+
+
+def test_a_task_is_acknowledged_when_it_is_done() -> None:
+    settings = configuration()
+    assert settings["task_acks_late"]
+    assert settings["task_reject_on_worker_lost"]
+    assert settings["worker_prefetch_multiplier"] == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "queue"), [("browser.run", "browser"), ("analysis.run", "analysis")]
+)
+def test_a_task_goes_to_the_queue_of_its_type(task: str, queue: str) -> None:
+    app = make_app()
+    route = app.amqp.router.route({}, task)
+    assert route["queue"].name == queue
+    app.close()
+
+
+def test_every_queue_of_every_pool_is_declared() -> None:
+    """Flower lists the app's queues when no worker runs."""
+    pools = {"browser": BROWSER, "analysis": {**ANALYSIS, "queues": ["analysis", "slow"]}}
+    names = [queue.name for queue in configuration(pools=pools)["task_queues"]]
+    assert names == ["browser", "analysis", "slow"]
+
+
+def test_results_are_kept_without_a_subscription_at_submit() -> None:
+    app = make_app()
+    assert type(app.backend) is ResultBackend
+    app.close()
+
+
+def test_a_type_that_no_pool_runs_is_refused_before_anything_connects() -> None:
+    app = make_app(pools={"browser": BROWSER})
+    with pytest.raises(ConfigError, match=r"a task type that a pool of config\.yaml runs"):
+        Client(app).submit("analysis", {"html": "x"})
+    app.close()
+
+
+def test_importing_reads_nothing() -> None:
+    """A missing config.yaml must not keep `swarm config check` or `--help` from working."""
+    program = "import swarm.celery_app, swarm.cli, swarm.client, swarm.worker.main"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "SWARM_CONFIG": "/absent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,106 @@
+"""What Prometheus sees of the scaler, and the instances it is sent to."""
+
+from __future__ import annotations
+
+import json
+
+import aiohttp
+import pytest
+
+from swarm.errors import ConfigError
+from swarm.scaler.adapters.metrics import ScalerMetrics
+from swarm.scaler.model import (
+    ActionResult,
+    Cause,
+    Decision,
+    Direction,
+    HostReport,
+    Outcome,
+    Start,
+    Stop,
+    Unknown,
+)
+from tests.builders import make_instance, make_observation, make_settings
+
+DECISION = Decision("browser", Direction.UP, 2, 4, 9, Cause.BACKLOG, "120 waiting")
+
+
+def outcome(waiting: int | Unknown = 120) -> Outcome:
+    instances = [make_instance(1, "busy"), make_instance(2, "failed")]
+    far = HostReport((make_instance(3, host="h2"), make_instance(1, pool="other", host="h2")))
+    return Outcome(
+        make_observation(waiting, instances, hosts={"h2": far, "h3": Unknown("no answer")}),
+        {"browser": DECISION},
+        (
+            ActionResult(Start("h1", "browser", 4)),
+            ActionResult(Stop("h2", "browser", 3), error="Access denied"),
+        ),
+    )
+
+
+def value(metrics: ScalerMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"swarm_scaler_{name}", labels)
+
+
+def test_a_turn_becomes_metrics() -> None:
+    metrics = ScalerMetrics(make_settings())
+    metrics.show(outcome(), seconds=0.2)
+    assert value(metrics, "queue_waiting", pool="browser") == 120
+    assert value(metrics, "instances_desired", pool="browser") == 4
+    assert value(metrics, "instances_wanted", pool="browser") == 9
+    assert value(metrics, "instances", pool="browser", host="h1", state="busy") == 1
+    assert value(metrics, "host_up", host="h1") == 1
+    assert value(metrics, "host_up", host="h3") == 0
+    assert value(metrics, "decisions_total", pool="browser", direction="up", cause="backlog") == 1
+    started = {"pool": "browser", "host": "h1", "verb": "start", "result": "done"}
+    assert value(metrics, "actions_total", **started) == 1
+    stopped = {"pool": "browser", "host": "h2", "verb": "stop", "result": "failed"}
+    assert value(metrics, "actions_total", **stopped) == 1
+    assert value(metrics, "turn_seconds_count") == 1
+
+
+def test_an_unknown_queue_has_no_length() -> None:
+    metrics = ScalerMetrics(make_settings())
+    metrics.show(outcome(), seconds=0.2)
+    metrics.show(outcome(Unknown("401")), seconds=0.2)
+    assert value(metrics, "queue_waiting", pool="browser") is None
+
+
+def test_prometheus_is_sent_to_every_instance_that_may_answer() -> None:
+    metrics = ScalerMetrics(make_settings())
+    assert metrics.targets() == []
+    metrics.show(outcome(), seconds=0.2)
+    assert [(t["targets"], t["labels"]["unit"]) for t in metrics.targets()] == [
+        (["127.0.0.1:9101"], "celery-browser@1"),
+        (["10.77.0.12:9103"], "celery-browser@3"),
+    ]
+
+
+def test_an_ipv6_address_is_bracketed() -> None:
+    hosts = {name: {"address": "fd00::1", "max_instances": 4} for name in ("h1", "h2")}
+    metrics = ScalerMetrics(make_settings(hosts=hosts))
+    metrics.show(outcome(), seconds=0.2)
+    assert metrics.targets()[0]["targets"] == ["[fd00::1]:9101"]
+
+
+async def test_both_pages_are_served(unused_tcp_port: int) -> None:
+    metrics = ScalerMetrics(make_settings())
+    await metrics.serve("127.0.0.1", unused_tcp_port)
+    metrics.show(outcome(), seconds=0.2)
+    base = f"http://127.0.0.1:{unused_tcp_port}"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{base}/metrics") as response:
+            assert "swarm_scaler_queue_waiting" in await response.text()
+        async with session.get(f"{base}/sd") as response:
+            assert response.content_type == "application/json"
+            assert json.loads(await response.text()) == metrics.targets()
+    await metrics.close()
+    await metrics.close()
+
+
+async def test_a_taken_port_is_a_matter_of_configuration(unused_tcp_port: int) -> None:
+    first, second = ScalerMetrics(make_settings()), ScalerMetrics(make_settings())
+    await first.serve("127.0.0.1", unused_tcp_port)
+    with pytest.raises(ConfigError, match=r"scaler\.metrics_port: got 127\.0\.0\.1 port"):
+        await second.serve("127.0.0.1", unused_tcp_port)
+    await first.close()
