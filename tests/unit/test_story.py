@@ -85,6 +85,13 @@ def test_a_host_leaves_and_returns_once() -> None:
     assert lines[4] == []
 
 
+def test_an_instance_that_does_not_report_is_told_once() -> None:
+    silent = outcome(instances=[make_instance(1, "unreported", trouble="it left no status file")])
+    lines = told([outcome(), silent, silent, outcome(), silent])
+    sentence = "celery-browser@1 on h1 runs but does not report: it left no status file"
+    assert [(True, sentence) in each for each in lines] == [False, True, False, False, True]
+
+
 def test_actions_are_told_and_a_repeated_failure_is_not() -> None:
     started = ActionResult(Start("h1", "browser", 2))
     stopped = ActionResult(Stop("h1", "browser", 1))

@@ -78,6 +78,20 @@ def test_both_words_give_the_state(active_state: str, status: object, state: str
     assert instance(status, active_state=active_state).state is InstanceState(state)
 
 
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        (None, "it left no status file"),
+        (word(written_at=40.0), "its status file is 60 s old"),
+        (word(version=2), "its status file is not understood: status version 2, expected 1"),
+        ({**word(), "active": None}, "its status file is not understood: status with wrong active"),
+        (word(), None),
+    ],
+)
+def test_why_an_instance_is_not_believed_is_told(status: object, trouble: str | None) -> None:
+    assert instance(status).trouble == trouble
+
+
 def test_ages_are_differences_on_the_hosts_clock() -> None:
     found = instance(word(idle_since=70.0), state_changed_at=40.0)
     assert (found.state_for_s, found.idle_for_s) == (60.0, 30.0)
