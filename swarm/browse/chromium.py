@@ -76,6 +76,15 @@ class Chromium:
             accept_downloads=False,
         )
 
+    async def probe(self) -> None:
+        """Do nothing but what every task needs first.
+
+        Raises:
+            playwright.async_api.Error: the browser is gone.
+        """
+        context = await self._browser.new_context()
+        await context.close()
+
     async def close(self) -> None:
         await self._browser.close()
 

@@ -89,14 +89,8 @@ class Engine:
         try:
             return self._call(self._run_within_deadline(job), timeout_s=job.deadline_s + _GRACE_S)
         except TimeoutError as exc:
-            # Not even cancelling freed it: the driver or the browser is frozen.
-            self._loop.call_soon_threadsafe(self._forget_browser)
-            killed = kill_process_tree()
-            self._on_event("killed")
-            log.warning(
-                "browser killed: it ignored the deadline",
-                extra={"fields": {"processes": killed, "deadline_s": job.deadline_s}},
-            )
+            # Not even cancelling freed it: the loop itself waits for something.
+            self._loop.call_soon_threadsafe(self._kill_everything)
             raise job_error(
                 ErrorCode.DEADLINE, f"not done within {job.deadline_s:g} s", stage="deadline"
             ) from exc
@@ -181,7 +175,7 @@ class Engine:
 
     @asynccontextmanager
     async def _context(self, chromium: Chromium, job: BrowserJob) -> AsyncIterator[BrowserContext]:
-        """A fresh context; closed whatever happens, and the browser with it if it was retired."""
+        """A fresh context; closed whatever happens, and a retired or hung browser with it."""
         chromium.uses += 1
         chromium.open_contexts += 1
         context = None
@@ -189,10 +183,12 @@ class Engine:
             context = await chromium.new_context(job)
             yield context
         finally:
-            if context is not None:
-                await _close_bounded(context.close())
+            answers = await _close_bounded(chromium.probe() if context is None else context.close())
             chromium.open_contexts -= 1
-            if chromium.retired and chromium.open_contexts == 0:
+            if chromium.connected and not answers:
+                # It hangs, and would take every later task to its deadline.
+                self._kill_everything()
+            elif chromium.retired and chromium.open_contexts == 0:
                 await _close_bounded(chromium.close())
 
     async def _current_chromium(self) -> Chromium:
@@ -232,9 +228,13 @@ class Engine:
             self._playwright = await async_playwright().start()
         return self._playwright
 
-    def _forget_browser(self) -> None:
+    def _kill_everything(self) -> None:
+        """End a browser or driver that hangs; at once, so that no new one is hit."""
         self._playwright = None
         self._chromium = None
+        killed = kill_process_tree()
+        self._on_event("killed")
+        log.warning("browser killed: it hangs", extra={"fields": {"processes": killed}})
 
     async def _close_all(self) -> None:
         if self._chromium is not None:
@@ -257,12 +257,14 @@ async def _navigate(page: Page, job: BrowserJob) -> int | None:
     return status
 
 
-async def _close_bounded(closing: Coroutine[Any, Any, None]) -> None:
-    """Closing what already crashed fails or hangs; neither may keep a task's worker."""
+async def _close_bounded(closing: Coroutine[Any, Any, None]) -> bool:
+    """Whether it closed. What crashed fails or hangs; neither may keep a task's worker."""
     try:
         await asyncio.wait_for(closing, _CLOSE_TIMEOUT_S)
     except (PlaywrightError, TimeoutError) as exc:
         log.debug("close failed", extra={"fields": {"reason": str(exc)}})
+        return False
+    return True
 
 
 class _Timer:
