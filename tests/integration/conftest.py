@@ -135,6 +135,7 @@ document.body.textContent = `before: ${before}, after: ${document.cookie}`;
 </script>"""
 _MISBEHAVING = {
     "/loop": "<title>Loop</title><script>while (true) {}</script>",
+    "/later-loop": "<title>Loop</title><script>setTimeout(() => { while (true) {} }, 50)</script>",
     "/big": f"<title>Big</title><p>{'word ' * 100_000}</p>",
     "/memory": _REMEMBER,
 }
@@ -230,6 +231,21 @@ class WorkerProcess:
             if "--remote-debugging-pipe" in _command(process)
             and not any(word.startswith("--type=") for word in _command(process))
             and "headless" in _command(process)[0]
+        ]
+
+    def burning_renderers(self) -> list[psutil.Process]:
+        """Chromium's renderers that use most of a processor over half a second."""
+        renderers = [
+            process
+            for process in psutil.Process(self.process.pid).children(recursive=True)
+            if "--type=renderer" in _command(process)
+        ]
+        before = [process.cpu_times().user for process in renderers]
+        time.sleep(0.5)
+        return [
+            process
+            for process, user in zip(renderers, before, strict=True)
+            if process.is_running() and process.cpu_times().user - user > 0.2
         ]
 
     def kill(self) -> None:

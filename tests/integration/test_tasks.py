@@ -179,15 +179,35 @@ def test_a_transient_failure_is_tried_again(shared: Stage, worker: WorkerProcess
     assert shared.site.visits.count("/flaky") == 2
 
 
+@pytest.mark.parametrize("path", ["/loop", "/later-loop"])
 def test_a_page_in_an_endless_loop_ends_and_the_next_task_works(
-    shared: Stage, worker: WorkerProcess
+    shared: Stage, worker: WorkerProcess, path: str
 ) -> None:
     started_at = time.monotonic()
-    result = browse(shared, "/loop", deadline_s=1)
+    result = browse(shared, path, {"kind": "text"}, {"kind": "screenshot"}, deadline_s=1)
     assert result.state == "failed"
     assert "DEADLINE" in str(result.error)
     assert time.monotonic() - started_at < 1 + 15
     assert done(browse(shared, "/page/2"))["http_status"] == 200
+    assert worker.burning_renderers() == []
+
+
+def test_a_frozen_browser_is_killed_and_replaced(shared: Stage, worker: WorkerProcess) -> None:
+    payload = {
+        "url": shared.site.url("/slow?ms=500"),
+        "actions": [{"kind": "text"}],
+        "deadline_s": 1,
+    }
+    visits = len(shared.site.visits)
+    task_id = shared.client.submit("browser", payload)
+    wait_until(lambda: len(shared.site.visits) > visits, what="the visit")
+    for browser in worker.browsers():
+        browser.suspend()
+    result = shared.client.result(task_id, wait_s=20)
+    assert result.state == "failed"
+    assert "DEADLINE" in str(result.error)
+    assert done(browse(shared, "/page/2"))["browser"]["uses"] == 1
+    assert len(worker.browsers()) == 1
 
 
 def test_a_browser_killed_during_a_task_harms_nobody(shared: Stage, worker: WorkerProcess) -> None:
