@@ -80,6 +80,8 @@ class Client:
                 handle.get(timeout=wait_s, propagate=False)
             state, value = handle.state, handle.result
         except CeleryTimeoutError:
+            # Left to the garbage collector it happens while Python shuts down, with a traceback.
+            handle.backend.remove_pending_result(handle)  # type: ignore[attr-defined]
             return TaskResult(task_id, "pending")
         except _AWAY as exc:
             raise BrokerAwayError(f"the broker did not answer: {exc}") from exc
