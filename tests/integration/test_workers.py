@@ -208,3 +208,5 @@ def test_waiting_for_a_result_ends_in_time(stage: Stage) -> None:
     result = stage.client.result("never-issued", wait_s=1)
     assert result.state == "pending"
     assert time.monotonic() - started_at < 3
+    ran = stage.swarm("result", "never-issued", "--wait", "0.5")
+    assert (ran.returncode, ran.stderr) == (1, "")
