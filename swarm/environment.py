@@ -149,11 +149,13 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
         reader.problem("CELERY_CONCURRENCY", str(concurrency), "1, because CELERY_POOL is solo")
     queues = reader.queues(default=pool.queues if pool else ())
     if settings and pool:
+        # Queues of other pools are fine, those of another task type are not: their tasks would
+        # fail here for good.
+        fitting = settings.queues(task_type=pool.task_type)
         for queue in queues:
-            if queue not in settings.queues():
-                reader.problem(
-                    "CELERY_QUEUES", queue, f"queues of config.yaml: {', '.join(settings.queues())}"
-                )
+            if queue not in fitting:
+                expected = f"queues of task_type {pool.task_type}: {', '.join(fitting)}"
+                reader.problem("CELERY_QUEUES", queue, expected)
     if reader.problems or settings is None or broker is None or pool is None:
         raise ConfigError(reader.problems)
     return WorkerEnvironment(

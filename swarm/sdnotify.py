@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+_READY_TIMEOUT_S = 5.0
+
 
 class Notifier:
     """Tells systemd how the service is. Without `NOTIFY_SOCKET` every call does nothing."""
@@ -16,16 +18,15 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket: socket.socket | None = None
         if self._address:
-            self._socket = socket.socket(
-                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-            )
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     @property
     def under_systemd(self) -> bool:
         return self._socket is not None
 
     def ready(self, status: str) -> None:
-        self._send(f"READY=1\nSTATUS={status}")
+        # Said once, so it waits for room in systemd's queue.
+        self._send(f"READY=1\nSTATUS={status}", wait_s=_READY_TIMEOUT_S)
 
     def status(self, status: str) -> None:
         self._send(f"STATUS={status}")
@@ -36,9 +37,10 @@ class Notifier:
     def stopping(self, status: str) -> None:
         self._send(f"STOPPING=1\nSTATUS={status}")
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, *, wait_s: float = 0.0) -> None:
         if self._socket is None:
             return
+        self._socket.settimeout(wait_s)
         try:
             self._socket.sendto(message.encode(), self._address)
         except OSError:

@@ -59,9 +59,10 @@ class PoolSettings(_Section):
     """Seconds a task takes, believed until instances have reported measured ones."""
     expected_boot_time_s: float = Field(default=3.0, gt=0)
     """Seconds from start to ready, believed until instances have reported measured ones."""
-    task_time_limit_s: int = Field(default=120, ge=1)
-    """Seconds after which a task is killed (Celery's hard limit). `systemctl stop` waits longer
-    than this, so that stopping never cuts a task."""
+    task_time_limit_s: int = Field(default=120, ge=15)
+    """Seconds after which a task is killed (Celery's hard limit); ten seconds before, a browser
+    task ends as DEADLINE, whatever its own deadline. `systemctl stop` waits longer than this, so
+    that stopping never cuts a task."""
 
 
 class HostSettings(_Section):
@@ -168,9 +169,14 @@ class Settings(_Section):
     browser: BrowserSettings = BrowserSettings()
     worker: WorkerSettings = WorkerSettings()
 
-    def queues(self) -> tuple[str, ...]:
-        """Every queue of every pool, in the order of config.yaml."""
-        return tuple(queue for pool in self.pools.values() for queue in pool.queues)
+    def queues(self, *, task_type: TaskType | None = None) -> tuple[str, ...]:
+        """The queues of every pool, or of those for one type, in the order of config.yaml."""
+        return tuple(
+            queue
+            for pool in self.pools.values()
+            if task_type is None or pool.task_type == task_type
+            for queue in pool.queues
+        )
 
     def queue_for(self, task_type: TaskType) -> str:
         """The queue that tasks of this type are published to: the first of its first pool.
@@ -273,6 +279,11 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
                 yield Problem(
                     f"pools.{name}.metrics_port_base", str(pool.metrics_port_base), expected
                 )
+    minimum = sum(pool.min_instances for pool in settings.pools.values())
+    places = sum(host.max_instances for host in settings.hosts.values())
+    if settings.hosts and minimum > places:
+        expected = f"at least {minimum}, the pools' min_instances together"
+        yield Problem("hosts.*.max_instances", f"{places} together", expected)
     for name, host in settings.hosts.items():
         for pool_name in host.pools or ():
             if pool_name not in settings.pools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, assert_never
 
 from playwright.async_api import Page
@@ -55,7 +56,16 @@ async def perform(
             )
         case Extract():
             fields = {name: _plain(field) for name, field in action.fields.items()}
-            return await page.evaluate(_EXTRACT_SCRIPT, fields), None
+            values = await page.evaluate(_EXTRACT_SCRIPT, fields)
+            # JSON in an artifact; inline the values themselves.
+            text, large = _text_or_artifact(
+                json.dumps(values),
+                store,
+                kind="extract",
+                mime="application/json",
+                inline=inline_bytes,
+            )
+            return (text, large) if large else (values, None)
         case _:
             assert_never(action)
 

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from swarm.browse.model import Artifact
 
-_EXTENSIONS = {"image/png": "png", "text/html": "html", "text/plain": "txt"}
+_EXTENSIONS = {
+    "image/png": "png",
+    "text/html": "html",
+    "text/plain": "txt",
+    "application/json": "json",
+}
 
 
 class DirectoryStore:

@@ -98,6 +98,8 @@ def _check_url(url: str) -> str:
 
 PageUrl = Annotated[str, AfterValidator(_check_url)]
 Selector = Annotated[str, Field(min_length=1, max_length=2000)]
+#: Stages of every job; an action of such a name could not be told from them in an error.
+RESERVED_NAMES = frozenset({"launch", "navigation", "deadline"})
 ActionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 
 
@@ -164,6 +166,9 @@ class BrowserJob(_Part):
     def _names_are_unique(self) -> BrowserJob:
         counts = Counter(action.name or action.kind for action in self.actions)
         repeated = sorted(name for name, count in counts.items() if count > 1)
+        reserved = sorted(counts.keys() & RESERVED_NAMES)
+        if reserved:
+            raise ValueError(f"each action to have another name than {', '.join(reserved)}")
         if repeated:
             raise ValueError(
                 f"each action to have its own name, because outcomes are kept by name; "

@@ -63,6 +63,7 @@ class Daemon:
         self._environ = environ
         self._metrics = ScalerMetrics(settings)
         self._narrator = Narrator()
+        self._snapshot_failed = False
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -122,7 +123,11 @@ class Daemon:
             scratch.write_text(json.dumps(snapshot(outcome, written_at=time.time())), "utf-8")
             scratch.replace(target)
         except OSError as exc:
-            log.warning("status.json not written: %s", exc.strerror)
+            if not self._snapshot_failed:
+                log.warning("%s not written: %s", target, exc.strerror)
+            self._snapshot_failed = True
+        else:
+            self._snapshot_failed = False
 
     def _runner(self, name: str) -> CommandRunner:
         host = self._settings.hosts[name]

@@ -103,13 +103,17 @@ def plan(
                     f"{places.why_not(decision.pool)}"
                 )
         elif decision.direction is Direction.DOWN:
-            actions += _stops(decision.pool, -missing, scaler, observation, proofs)
+            victims = proved_idle(decision.pool, scaler, observation, proofs)[
+                : decision.running - decision.desired
+            ]
+            actions += [Stop(victim.host, victim.pool, victim.number) for victim in victims]
     return Plan(tuple(actions), tuple(notes))
 
 
-def _stops(
-    pool: str, count: int, scaler: ScalerSettings, observation: Observation, proofs: Proofs
-) -> list[Stop]:
+def proved_idle(
+    pool: str, scaler: ScalerSettings, observation: Observation, proofs: Proofs
+) -> list[Instance]:
+    """The pool's instances that may be stopped, the best to stop first."""
     instances = observation.instances(pool)
     busy: dict[str, int] = {}
     for instance in instances:
@@ -129,11 +133,10 @@ def _stops(
             and observation.now - proof.seen_at >= IDLE_PROOF_GAP_S
         )
 
-    victims = sorted(
+    return sorted(
         filter(proved, instances),
         key=lambda i: (busy.get(i.host, 0), -i.idle_for_s, i.host, -i.number),
     )
-    return [Stop(victim.host, victim.pool, victim.number) for victim in victims[:count]]
 
 
 class _Places:

@@ -84,8 +84,13 @@ def decide(
     scaler: ScalerSettings,
     observation: Observation,
     memory: PoolMemory,
+    *,
+    stoppable: int,
 ) -> tuple[Decision, PoolMemory]:
-    """The pool's decision and what to remember for the next turn."""
+    """The pool's decision and what to remember for the next turn.
+
+    `stoppable` is how many of its instances have proved idle.
+    """
     picture = _Picture(
         name,
         pool,
@@ -110,7 +115,7 @@ def decide(
     if picture.present < pool.min_instances:
         missing = wanted - picture.unreported
         return _up(picture, "fewer than the minimum run", missing, Cause.MINIMUM), memory
-    decision = _down(picture, memory, wanted)
+    decision = _down(picture, memory, wanted, stoppable)
     if decision.direction is Direction.DOWN:
         memory = replace(memory, last_step_down_at=picture.now)
     return decision, memory
@@ -185,7 +190,7 @@ def _up(picture: _Picture, reason: str, wanted: int, cause: Cause) -> Decision:
     return picture.decision(cause, reason, wanted=wanted, desired=desired, limit=limit)
 
 
-def _down(picture: _Picture, memory: PoolMemory, wanted: int) -> Decision:
+def _down(picture: _Picture, memory: PoolMemory, wanted: int, stoppable: int) -> Decision:
     running, scaler = picture.running, picture.scaler
     keep = max(wanted, max(need for _, need in memory.needs) + picture.pool.spare)
 
@@ -208,18 +213,14 @@ def _down(picture: _Picture, memory: PoolMemory, wanted: int) -> Decision:
     last = memory.last_step_down_at
     if last is not None and picture.now - last < scaler.scale_down_period_s:
         return hold(Cause.SURPLUS, f"{running - keep} too many, waiting for the next step down")
-    idle = sum(
-        instance.state is InstanceState.IDLE and instance.idle_for_s >= scaler.idle_before_stop_s
-        for instance in picture.instances
-    )
-    if idle == 0:
+    if stoppable == 0:
         reason = f"{running - keep} too many, none idle for {scaler.idle_before_stop_s:g} s"
         return hold(Cause.NOT_IDLE, reason)
     step = max(1, running * scaler.scale_down_percent // 100)
-    count = min(running - keep, idle, step)
+    count = min(running - keep, stoppable, step)
     return picture.decision(
         Cause.SURPLUS,
-        f"{keep} needed, {idle} idle for {scaler.idle_before_stop_s:g} s",
+        f"{keep} needed, {stoppable} idle for {scaler.idle_before_stop_s:g} s",
         wanted=wanted,
         desired=running - count,
         limit=None if count == running - keep else f"{count} a step",

@@ -46,12 +46,13 @@ class Reconciler:
         """
         observation = await self._observe(now)
         scaler = self._settings.scaler
+        self._proofs = placement.gather_proofs(observation, self._proofs)
         decisions = {}
         for name, pool in self._settings.pools.items():
+            stoppable = placement.proved_idle(name, scaler, observation, self._proofs)
             decisions[name], self._memories[name] = policy.decide(
-                name, pool, scaler, observation, self._memories[name]
+                name, pool, scaler, observation, self._memories[name], stoppable=len(stoppable)
             )
-        self._proofs = placement.gather_proofs(observation, self._proofs)
         plan = placement.plan(decisions, self._settings.hosts, scaler, observation, self._proofs)
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)

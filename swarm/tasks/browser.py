@@ -19,6 +19,6 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
         ConfigError: a payload that `swarm submit` would have refused.
         JobError: transient ones are retried.
     """
-    result = asdict(process.engine().run(parse_browser_job(payload)))
+    result = asdict(process.run_browser_job(parse_browser_job(payload)))
     result["host"] = process.host()
     return result

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
+from swarm.browse.model import BrowserJob, JobResult
+from swarm.celery_app import SOFT_LIMIT_MARGIN_S
 from swarm.environment import WorkerEnvironment
 from swarm.errors import SwarmError
 from swarm.worker.telemetry import Telemetry
 
 _engine: Engine | None = None
 _host = ""
+_deadline_s = 0.0
 
 
 def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
@@ -21,7 +24,8 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
     Raises:
         EngineError: the browser did not start.
     """
-    global _engine, _host  # noqa: PLW0603 - Celery gives a task no other way to its process
+    # Celery gives a task no other way to its process.
+    global _engine, _host, _deadline_s  # noqa: PLW0603
     _host = environment.host
     if environment.pool.task_type == "browser":
         settings = environment.settings.browser
@@ -30,6 +34,7 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
             DirectoryStore(settings.artifacts_directory, host=environment.host),
             on_event=telemetry.browser_event,
         )
+        _deadline_s = environment.pool.task_time_limit_s - SOFT_LIMIT_MARGIN_S
         engine.start()
         _engine = engine
 
@@ -42,15 +47,16 @@ def stop() -> None:
         _engine = None
 
 
-def engine() -> Engine:
-    """This process's engine.
+def run_browser_job(job: BrowserJob) -> JobResult:
+    """Do a job on this process's browser, within the pool's time limit too.
 
     Raises:
+        JobError: the job failed.
         SwarmError: the task was sent to a pool without browsers.
     """
     if _engine is None:
         raise SwarmError("this worker has no browser: its pool is not of task_type browser")
-    return _engine
+    return _engine.run(job.model_copy(update={"deadline_s": min(job.deadline_s, _deadline_s)}))
 
 
 def host() -> str:

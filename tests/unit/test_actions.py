@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,12 @@ async def test_all_fields_are_asked_for_at_once(tmp_path: Path) -> None:
             "b": {"selector": "a", "attribute": "href", "many": True},
         }
     ]
+
+
+async def test_large_extracts_become_an_artifact(tmp_path: Path) -> None:
+    values = {"a": ["x" * 600, "y" * 600]}
+    fields = {"a": {"selector": "p", "many": True}}
+    value, artifact = await run(tmp_path, Page(values=values), kind="extract", fields=fields)
+    assert value == artifact.id
+    assert artifact.mime == "application/json"
+    assert json.loads(stored(artifact)) == values

@@ -127,6 +127,12 @@ def test_every_wrong_field_is_named_at_once() -> None:
     assert len(found) == 4
 
 
+@pytest.mark.parametrize("name", ["launch", "navigation", "deadline"])
+def test_an_action_is_not_named_like_a_stage(name: str) -> None:
+    found = problems(job(actions=[{"kind": "text", "name": name}]))
+    assert f"another name than {name}" in " ".join(found.values())
+
+
 def test_two_outcomes_of_one_name_are_refused() -> None:
     found = problems(job(actions=[TEXT, {"kind": "html", "name": "text"}]))
     assert "repeated: text" in " ".join(found.values())

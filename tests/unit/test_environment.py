@@ -18,8 +18,9 @@ from swarm.errors import ConfigError
 
 CONFIG = """
 pools:
-  browser: {task_type: browser, queues: [browser], metrics_port_base: 9100, concurrency: 2}
-  analysis: {task_type: analysis, queues: [analysis, slow], metrics_port_base: 9200}
+  browser: {task_type: browser, queues: [browser, slow], metrics_port_base: 9100, concurrency: 2}
+  analysis: {task_type: analysis, queues: [analysis], metrics_port_base: 9200}
+  heavy: {task_type: browser, queues: [heavy], metrics_port_base: 9300}
 """
 
 
@@ -47,7 +48,7 @@ def test_without_celery_variables_the_pool_decides(environ: dict[str, str]) -> N
     assert isinstance(worker, WorkerEnvironment)
     assert worker.instance == 3
     assert worker.metrics_port == 9103
-    assert worker.queues == ("browser",)
+    assert worker.queues == ("browser", "slow")
     assert worker.concurrency == worker.capacity == 2
     assert worker.autoscale is None
     assert worker.celery_pool == "prefork"
@@ -61,7 +62,7 @@ def test_the_six_variables_are_read(environ: dict[str, str]) -> None:
     worker = read_worker(
         environ
         | {
-            "CELERY_QUEUES": "analysis, slow",
+            "CELERY_QUEUES": "heavy, slow",
             "CELERY_CONCURRENCY": "3",
             "CELERY_AUTOSCALE": "4, 2",
             "CELERY_POOL": "PREFORK",
@@ -71,7 +72,7 @@ def test_the_six_variables_are_read(environ: dict[str, str]) -> None:
             "SWARM_METRICS_ADDRESS": "10.77.0.11",
         }
     )
-    assert worker.queues == ("analysis", "slow")
+    assert worker.queues == ("heavy", "slow")
     assert worker.concurrency == 3
     assert worker.autoscale == Autoscale(maximum=4, minimum=2)
     assert worker.capacity == 4
@@ -106,7 +107,8 @@ def test_a_solo_worker_runs_one_task_whatever_the_pool_says(environ: dict[str, s
         ("CELERY_POOL", "gevent", "one of prefork, solo, threads"),
         ("CELERY_LOGLEVEL", "loud", "one of debug, info, warning, error, critical"),
         ("CELERY_QUEUES", "browser,", "queue names separated by single commas"),
-        ("CELERY_QUEUES", "other", "queues of config.yaml: browser, analysis, slow"),
+        ("CELERY_QUEUES", "other", "queues of task_type browser: browser, slow, heavy"),
+        ("CELERY_QUEUES", "analysis", "queues of task_type browser: browser, slow, heavy"),
         ("CELERY_AUTOSCALE", "4", "max,min"),
         ("CELERY_AUTOSCALE", "2,4", "1 <= min <= max <= 64"),
         ("CELERY_AUTOSCALE", "4,0", "1 <= min <= max <= 64"),

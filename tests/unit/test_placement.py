@@ -19,7 +19,7 @@ from swarm.scaler.model import (
     Stop,
     Unknown,
 )
-from swarm.scaler.placement import IdleProof, Plan, Proofs, gather_proofs, plan
+from swarm.scaler.placement import IdleProof, Plan, Proofs, gather_proofs, plan, proved_idle
 from swarm.settings import HostSettings
 from tests.builders import make_host, make_instance, make_instances, make_observation, make_scaler
 
@@ -188,3 +188,10 @@ def test_holding_does_nothing() -> None:
 def test_the_same_inputs_give_the_same_plan() -> None:
     observation = fleet(make_instances(busy=1, idle=2), make_instances(idle=3))
     assert len({made(decision(6, 2), observation) for _ in range(5)}) == 1
+
+
+def test_a_step_down_waits_for_the_proof_instead_of_announcing_a_stop() -> None:
+    """Idle for long enough by one report only: nothing to stop yet, so nothing is announced."""
+    instances = make_instances(idle=3)
+    observation = make_observation(0, instances)
+    assert proved_idle("browser", make_scaler(), observation, {}) == []

@@ -25,8 +25,14 @@ CALM = PoolMemory(fresh_turns=5)
 def turn(
     observation: Observation, memory: PoolMemory = CALM, *, pool: Any = None, scaler: Any = None
 ) -> tuple[Decision, PoolMemory]:
+    settings = make_scaler(**scaler or {})
+    # Placement asks for more than an age: here whoever has been idle long enough has proved it.
+    stoppable = sum(
+        instance.state == "idle" and instance.idle_for_s >= settings.idle_before_stop_s
+        for instance in observation.instances("browser")
+    )
     return decide(
-        "browser", make_pool(**pool or {}), make_scaler(**scaler or {}), observation, memory
+        "browser", make_pool(**pool or {}), settings, observation, memory, stoppable=stoppable
     )
 
 
@@ -229,3 +235,10 @@ def test_the_decision_says_what_the_work_asks_for_before_any_limit() -> None:
     decision, _ = turn(make_observation(1000, make_instances(busy=1)))
     assert decision.wanted > decision.desired
     assert decision.reason == "1000 waiting"
+
+
+def test_no_step_down_is_announced_before_an_instance_has_proved_idle() -> None:
+    observation = make_observation(0, make_instances(idle=4))
+    decision, memory = decide("browser", make_pool(), make_scaler(), observation, CALM, stoppable=0)
+    assert (decision.direction, decision.cause) == ("hold", "not-idle")
+    assert memory.last_step_down_at is None

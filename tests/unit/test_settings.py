@@ -153,6 +153,13 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
             "at most 4, all the hosts' max_instances together",
         ),
         (
+            GOOD.replace("min_instances: 1", "min_instances: 4").replace(
+                "max_instances: 2, metrics", "min_instances: 3, max_instances: 3, metrics"
+            ),
+            "hosts.*.max_instances",
+            "at least 7, the pools' min_instances together",
+        ),
+        (
             GOOD.replace("queues: [analysis]", "queues: [other, browser]"),
             "pools.analysis.queues",
             "a queue that pools.browser does not serve already",

@@ -109,7 +109,8 @@ def _read_status(
     except ValueError as exc:
         return None, f"its status file is not understood: {exc}"
     age_s = now - status.written_at
-    if age_s > report_max_age_s:
+    # A clock that stepped, or that is no number, proves nothing either.
+    if not 0 <= age_s <= report_max_age_s:
         return None, f"its status file is {age_s:.0f} s old"
     return status, None
 
