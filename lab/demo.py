@@ -238,7 +238,7 @@ def tell(state: State, tasks: Tasks, summary: dict[str, Any]) -> None:
     print(f"""
 Open
   Flower       http://{control}:5555  swarm {flower}
-  Prometheus   http://{control}:9090  swarm {prometheus}
+  Prometheus   http://{control}:9090/classic/targets  swarm {prometheus}
   A screenshot {screenshot}
                (on {artifact["host"]}: {artifact["path"]})
 

@@ -17,7 +17,10 @@ from swarm.settings import Settings
 #: Seconds a result is kept.
 RESULT_EXPIRES_S = 24 * 3600
 #: Seconds between the soft limit, which a task can answer, and the hard one, which kills it.
-SOFT_LIMIT_MARGIN_S = 10
+SOFT_LIMIT_MARGIN_S = 5
+#: Seconds between the latest deadline of a browser task and the hard limit: room for closing a
+#: page, and for killing a browser that does not close, before Celery interferes.
+DEADLINE_MARGIN_S = 20
 
 
 def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:

@@ -59,10 +59,10 @@ class PoolSettings(_Section):
     """Seconds a task takes, believed until instances have reported measured ones."""
     expected_boot_time_s: float = Field(default=3.0, gt=0)
     """Seconds from start to ready, believed until instances have reported measured ones."""
-    task_time_limit_s: int = Field(default=120, ge=15)
-    """Seconds after which a task is killed (Celery's hard limit); ten seconds before, a browser
-    task ends as DEADLINE, whatever its own deadline. `systemctl stop` waits longer than this, so
-    that stopping never cuts a task."""
+    task_time_limit_s: int = Field(default=120, ge=30)
+    """Seconds after which a task is killed (Celery's hard limit); twenty seconds before, a
+    browser task ends as DEADLINE, whatever its own deadline. `systemctl stop` waits longer than
+    this, so that stopping never cuts a task."""
 
 
 class HostSettings(_Section):

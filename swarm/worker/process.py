@@ -8,7 +8,7 @@ from __future__ import annotations
 from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
 from swarm.browse.model import BrowserJob, JobResult
-from swarm.celery_app import SOFT_LIMIT_MARGIN_S
+from swarm.celery_app import DEADLINE_MARGIN_S
 from swarm.environment import WorkerEnvironment
 from swarm.errors import SwarmError
 from swarm.worker.telemetry import Telemetry
@@ -34,7 +34,7 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
             DirectoryStore(settings.artifacts_directory, host=environment.host),
             on_event=telemetry.browser_event,
         )
-        _deadline_s = environment.pool.task_time_limit_s - SOFT_LIMIT_MARGIN_S
+        _deadline_s = environment.pool.task_time_limit_s - DEADLINE_MARGIN_S
         engine.start()
         _engine = engine
 

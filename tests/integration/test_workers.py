@@ -68,7 +68,7 @@ def test_a_worker_killed_during_a_task_loses_nothing(stage: Stage) -> None:
     task_id = submit_and_wait_for_visit(stage, slow_page(stage, ms=1500))
     [child] = psutil.Process(worker.process.pid).children()
     child.kill()
-    assert stage.client.result(task_id, wait_s=30).state == "done"
+    assert stage.client.result(task_id, wait_s=50).state == "done"
     assert worker.process.poll() is None
 
 
@@ -108,17 +108,29 @@ def test_children_are_replaced_after_their_tasks_and_go_on(stage: Stage) -> None
     worker = stage.run_ready(CELERY_MAX_TASKS="2")
     ids = [stage.client.submit("browser", slow_page(stage, ms=0)) for _ in range(5)]
     for task_id in ids:
-        assert stage.client.result(task_id, wait_s=30).state == "done"
+        assert stage.client.result(task_id, wait_s=50).state == "done"
     wait_until(lambda: len(worker.browsers()) == 1, what="one browser")
     wait_until(lambda: worker.status()["done"] == 5, timeout_s=3, what="the count")
 
 
-def test_a_task_over_the_pools_limit_is_ended(stage: Stage) -> None:
-    stage.write_config(pools=_with_limit(stage, 2))
+def test_a_task_ends_twenty_seconds_before_the_pools_limit(stage: Stage) -> None:
+    stage.write_config(pools=_with_limit(stage, 30))
     worker = stage.run_ready()
-    result = stage.client.result(
-        stage.client.submit("browser", slow_page(stage, ms=20_000)), wait_s=20
-    )
+    task_id = stage.client.submit("browser", slow_page(stage, ms=20_000))
+    result = stage.client.result(task_id, wait_s=18)
+    assert result.state == "failed"
+    assert "DEADLINE" in str(result.error)
+    assert worker.process.poll() is None
+
+
+def test_a_frozen_pool_child_is_killed_at_the_pools_limit(stage: Stage) -> None:
+    stage.write_config(pools=_with_limit(stage, 30))
+    worker = stage.run_ready()
+    [child] = psutil.Process(worker.process.pid).children()
+    task_id = stage.client.submit("browser", slow_page(stage, ms=3_000))
+    wait_until(lambda: worker.status()["active"] == 1, what="the task")
+    child.suspend()
+    result = stage.client.result(task_id, wait_s=50)
     assert result.state == "failed"
     assert "TimeLimitExceeded" in str(result.error)
     later = stage.client.submit("browser", slow_page(stage, ms=0))
