@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INVENTORY ?= inventories/lab
 PYTEST_ARGS ?=
+# For example --ask-vault-pass.
+ANSIBLE_ARGS ?=
 
 # redis-tools, not redis-server: the latter would start a service on this machine. The binary is
 # the same one; called redis-server it is the server.
@@ -48,12 +50,12 @@ down: ## Remove the lab's hosts and network; keep its caches
 .PHONY: deploy
 deploy: setup ## Deploy to the hosts of INVENTORY (inventories/lab)
 	@$(BIN)/python playbooks/wheelhouse.py
-	@$(BIN)/ansible-playbook -i $(INVENTORY) playbooks/deploy.yml
+	@$(BIN)/ansible-playbook -i $(INVENTORY) $(ANSIBLE_ARGS) playbooks/deploy.yml
 
 ##@ Checks
 .PHONY: test
 test: setup ## Run every check below, then print each one's closing line
-	@.ci/stages lint types unit contract integration molecule faults
+	@CI=true .ci/stages lint types unit contract integration molecule faults
 
 .PHONY: lint
 lint: setup ## Style of Python, YAML, Ansible and shell; import layers

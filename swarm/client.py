@@ -10,6 +10,7 @@ from celery import Celery
 from celery import states as celery_states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
+from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -52,20 +53,34 @@ class Client:
         Raises:
             ConfigError: the payload is wrong; every wrong field is named. Or no pool of
                 config.yaml runs such tasks.
-            BrokerAwayError: the broker could not be reached; nothing was queued.
+            BrokerAwayError: the broker could not be reached, nothing was queued; or it broke
+                off, and then the message says that the task may be queued, and its id.
         """
         _PARSERS[task_type](payload)
         # Celery would put it into the default queue, for workers that cannot do it.
         if f"{task_type}.*" not in self._app.conf.task_routes:
             expected = "a task type that a pool of config.yaml runs"
             raise ConfigError([Problem("TYPE", task_type, expected)])
+        task_id = uuid()
+        connected = False
         try:
-            sent = self._app.send_task(f"{task_type}.run", args=[payload], retry=False)
+            with self._app.producer_or_acquire() as producer:
+                # The first use of the channel connects; only what follows can queue anything.
+                connected = producer.channel is not None
+                self._app.send_task(
+                    f"{task_type}.run",
+                    args=[payload],
+                    task_id=task_id,
+                    producer=producer,
+                    retry=False,
+                )
         except _AWAY as exc:
-            raise BrokerAwayError(
-                f"the broker did not take the task, nothing was queued: {exc}"
-            ) from exc
-        return str(sent.id)
+            if connected:
+                message = f"the broker broke off; task {task_id} may or may not be queued: {exc}"
+            else:
+                message = f"the broker did not take the task, nothing was queued: {exc}"
+            raise BrokerAwayError(message) from exc
+        return task_id
 
     def result(self, task_id: str, *, wait_s: float = 0.0) -> TaskResult:
         """The task's result, waiting for it up to `wait_s` seconds.

@@ -90,7 +90,7 @@ class HostSettings(_Section):
 class ScalerSettings(_Section):
     """How quickly the number of instances follows the work."""
 
-    interval_s: float = Field(default=2.0, ge=0.5, le=60)
+    interval_s: float = Field(default=2.0, ge=0.5, le=20)
     """Seconds between two turns."""
     target_wait_s: float = Field(default=15.0, gt=0)
     """Seconds a task may wait in the queue; the number of instances is chosen to keep to it."""
@@ -106,7 +106,7 @@ class ScalerSettings(_Section):
     """Seconds over which starts are counted for the limit on steps up."""
     host_starts_per_turn: int = Field(default=2, ge=1)
     """Starts on one host in one turn: browsers that start together share its processors."""
-    command_timeout_s: float = Field(default=10.0, gt=0)
+    command_timeout_s: float = Field(default=10.0, gt=0, le=20)
     """Seconds one command on a host may take before the host counts as unknown."""
     unseen_counts_s: float = Field(default=300.0, ge=0)
     """Seconds that the instances of a host which stopped answering still count against
@@ -129,7 +129,7 @@ class FlowerSettings(_Section):
 
     url: str = Field(default="http://127.0.0.1:5555", pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")
     """Address of Flower, without credentials: those are in the credential `flower-auth`."""
-    timeout_s: float = Field(default=5.0, gt=0)
+    timeout_s: float = Field(default=5.0, gt=0, le=20)
     """Seconds Flower may take to answer; after that queue lengths are unknown."""
 
 
@@ -284,11 +284,30 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
     if settings.hosts and minimum > places:
         expected = f"at least {minimum}, the pools' min_instances together"
         yield Problem("hosts.*.max_instances", f"{places} together", expected)
+    yield from _address_contradictions(settings)
     for name, host in settings.hosts.items():
         for pool_name in host.pools or ():
             if pool_name not in settings.pools:
                 expected = f"one of {', '.join(settings.pools)}"
                 yield Problem(f"hosts.{name}.pools", repr(pool_name), expected)
+
+
+def _address_contradictions(settings: Settings) -> Iterator[Problem]:
+    owners: dict[tuple[str, int], str] = {}
+    for name, host in settings.hosts.items():
+        place = (host.address, host.port)
+        if place in owners:
+            expected = (
+                f"another address than hosts.{owners[place]}: its instances would count twice"
+            )
+            yield Problem(f"hosts.{name}.address", repr(host.address), expected)
+        owners[place] = name
+    for name, pool in settings.pools.items():
+        if 0 < settings.scaler.metrics_port - pool.metrics_port_base <= MAX_INSTANCE_NUMBER:
+            expected = (
+                f"a block of ports without scaler.metrics_port {settings.scaler.metrics_port}"
+            )
+            yield Problem(f"pools.{name}.metrics_port_base", str(pool.metrics_port_base), expected)
 
 
 def _queue_contradictions(settings: Settings) -> Iterator[Problem]:

@@ -104,6 +104,8 @@ class Engine:
         kill_process_tree()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=_CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -218,6 +220,8 @@ class Engine:
             chromium = await Chromium.launch(await self._driver(), self._settings)
         except PlaywrightError:
             # A driver that lost its pipe cannot launch anything: begin with a new one.
+            if self._playwright is not None:
+                await _close_bounded(self._playwright.stop())
             self._playwright = None
             chromium = await Chromium.launch(await self._driver(), self._settings)
         self._on_event("launched")

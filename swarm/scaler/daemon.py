@@ -34,8 +34,8 @@ from swarm.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: A turn that takes longer than this is given up: every part of it is bounded, so it must be a
-#: defect, and systemd's watchdog would end the daemon anyway.
+#: A turn that takes longer than this is given up. Its parts are bounded well below (one look and
+#: one action, 20 s each at most), so it would be a defect; systemd's watchdog then decides.
 _TURN_TIMEOUT_S = 50.0
 
 
@@ -92,8 +92,12 @@ class Daemon:
         first = True
         while not self._stop.is_set():
             started_at = time.monotonic()
-            async with asyncio.timeout(_TURN_TIMEOUT_S):
-                outcome = await reconciler.turn(started_at)
+            try:
+                async with asyncio.timeout(_TURN_TIMEOUT_S):
+                    outcome = await reconciler.turn(started_at)
+            except TimeoutError:
+                log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
+                continue
             self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
             first = False
             pause_s = self._settings.scaler.interval_s - (time.monotonic() - started_at)

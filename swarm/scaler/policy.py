@@ -178,12 +178,12 @@ def _up(picture: _Picture, reason: str, wanted: int, cause: Cause) -> Decision:
     desired, limit = wanted, None
     if desired > settled + max(_MINIMUM_STEP_UP, settled):
         desired = max(running, settled + max(_MINIMUM_STEP_UP, settled))
-        limit = f"at most double in {picture.scaler.scale_up_period_s:g} s"
+        limit = f"at most {_MINIMUM_STEP_UP} or double in {picture.scaler.scale_up_period_s:g} s"
     # What stops still runs, and what cannot be seen may well be working: both count against the
     # maximum.
     held = picture.count(InstanceState.STOPPING) + picture.unreported + picture.unseen
     ceiling = pool.max_instances - held
-    if desired > ceiling:
+    if desired >= ceiling < wanted:
         desired, limit = max(running, ceiling), f"max_instances {pool.max_instances}"
     if desired == running:
         cause = Cause.AT_LIMIT

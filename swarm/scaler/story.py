@@ -90,7 +90,7 @@ def _gist(decision: Decision) -> tuple[object, ...]:
 
 
 def describe(decision: Decision) -> str:
-    """`browser: up 1 -> 5 (120 waiting, want 9, limit: at most double in 10 s)`."""
+    """`browser: up 1 -> 5 (120 waiting, want 9, limit: at most 4 or double in 10 s)`."""
     if decision.direction is Direction.HOLD:
         head = f"{decision.pool}: stay at {decision.running}"
     else:

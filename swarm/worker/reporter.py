@@ -160,6 +160,11 @@ class Reporter:
                 self._status = replace(self._status, browser="down")
             if self._status.phase == "starting":
                 self._on_failed_start()
+        elif message.kind == "browser" and message.label != "retired":
+            # With several processes the last word wins: each of them replaces a lost browser
+            # with its next task.
+            up = message.label == "launched"
+            self._status = replace(self._status, browser="up" if up else "down")
         elif message.kind == "task":
             self._count_task(message)
 

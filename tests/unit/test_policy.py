@@ -92,9 +92,9 @@ def test_measured_times_replace_the_configured_ones() -> None:
         (0, {}, {"spare": 2}, 2, "backlog", None),
         (0, {"busy": 1, "idle": 1}, {"spare": 2}, 3, "backlog", None),
         (5, {"idle": 1}, {}, 2, "backlog", None),
-        (100, {}, {}, 4, "backlog", "at most double in 10 s"),
-        (100, {"busy": 1}, {}, 5, "backlog", "at most double in 10 s"),
-        (1000, {"busy": 5}, {"max_instances": 50}, 10, "backlog", "at most double in 10 s"),
+        (100, {}, {}, 4, "backlog", "at most 4 or double in 10 s"),
+        (100, {"busy": 1}, {}, 5, "backlog", "at most 4 or double in 10 s"),
+        (1000, {"busy": 5}, {"max_instances": 50}, 10, "backlog", "at most 4 or double in 10 s"),
         (100, {"busy": 4}, {}, 6, "backlog", "max_instances 6"),
         (100, {"busy": 6}, {}, 6, "at-limit", "max_instances 6"),
         # What stops, does not report or cannot be seen counts against the maximum.
@@ -122,7 +122,7 @@ def test_what_was_started_lately_counts_against_the_step() -> None:
         *(make_instance(n, "starting", state_for_s=2.0) for n in (2, 3, 4)),
     )
     decision, _ = turn(make_observation(100, young), pool={"max_instances": 50})
-    assert (decision.desired, decision.limit) == (5, "at most double in 10 s")
+    assert (decision.desired, decision.limit) == (5, "at most 4 or double in 10 s")
 
 
 def test_unseen_instances_count_against_the_maximum() -> None:
@@ -242,3 +242,9 @@ def test_no_step_down_is_announced_before_an_instance_has_proved_idle() -> None:
     decision, memory = decide("browser", make_pool(), make_scaler(), observation, CALM, stoppable=0)
     assert (decision.direction, decision.cause) == ("hold", "not-idle")
     assert memory.last_step_down_at is None
+
+
+def test_a_full_pool_names_its_maximum_as_the_limit() -> None:
+    instances = tuple(make_instance(n, "starting", state_for_s=2.0) for n in range(1, 7))
+    decision, _ = turn(make_observation(500, instances), pool={"max_instances": 6})
+    assert (decision.desired, decision.limit) == (6, "max_instances 6")

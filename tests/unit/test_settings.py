@@ -160,6 +160,16 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
             "at least 7, the pools' min_instances together",
         ),
         (
+            GOOD.replace("address: local", "address: 10.77.0.11"),
+            "hosts.here.address",
+            "another address than hosts.worker1: its instances would count twice",
+        ),
+        (
+            GOOD.replace("9100", "9000"),
+            "pools.browser.metrics_port_base",
+            "a block of ports without scaler.metrics_port 9098",
+        ),
+        (
             GOOD.replace("queues: [analysis]", "queues: [other, browser]"),
             "pools.analysis.queues",
             "a queue that pools.browser does not serve already",

@@ -21,7 +21,7 @@ from tests.builders import make_instance, make_instances, make_observation
 
 ENOUGH = Decision("browser", Direction.HOLD, 1, 1, 1, Cause.ENOUGH, "as many as needed")
 UP = Decision(
-    "browser", Direction.UP, 1, 5, 9, Cause.BACKLOG, "120 waiting", "at most double in 10 s"
+    "browser", Direction.UP, 1, 5, 9, Cause.BACKLOG, "120 waiting", "at most 4 or double in 10 s"
 )
 HELD = Decision(
     "browser", Direction.HOLD, 1, 1, 1, Cause.QUEUE_UNKNOWN, "holding: queue length unknown (401)"
@@ -40,7 +40,7 @@ def told(outcomes: Iterable[Outcome]) -> list[list[tuple[bool, str]]]:
 
 def test_a_decision_reads_as_a_sentence_with_its_reason() -> None:
     assert describe(UP) == (
-        "browser: up 1 -> 5 (120 waiting, want 9, limit: at most double in 10 s)"
+        "browser: up 1 -> 5 (120 waiting, want 9, limit: at most 4 or double in 10 s)"
     )
     assert describe(ENOUGH) == "browser: stay at 1 (as many as needed)"
 

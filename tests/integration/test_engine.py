@@ -1,0 +1,48 @@
+"""The engine on a host whose Chromium has broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.engine import Engine
+from swarm.browse.model import JobError, parse_browser_job
+from swarm.settings import BrowserSettings
+from tests.integration.conftest import CHROMIUM, need
+
+
+def descendants(name: str) -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if name in p.name()]
+
+
+def test_failed_launches_leave_no_drivers_behind(tmp_path: Path) -> None:
+    need(CHROMIUM, "chromium-headless-shell")
+    broken = tmp_path / "broken"
+    executable = tmp_path / "chromium"
+    executable.write_text(f'#!/bin/sh\n[ ! -e {broken} ] || exit 1\nexec {CHROMIUM} "$@"\n')
+    executable.chmod(0o755)
+    settings = BrowserSettings(executable=executable, sandbox=False)
+    events: list[str] = []
+    engine = Engine(settings, DirectoryStore(tmp_path, host="h"), on_event=events.append)
+    job = parse_browser_job(
+        {"url": "http://127.0.0.1:9/", "actions": [{"kind": "text"}], "deadline_s": 20}
+    )
+    engine.start()
+    try:
+        broken.touch()
+        for process in descendants("chrom"):
+            process.kill()
+        for _ in range(4):
+            with pytest.raises(JobError):
+                engine.run(job)
+        assert len(descendants("node")) <= 1
+        broken.unlink()
+        with pytest.raises(JobError, match="NAVIGATION"):
+            engine.run(job)
+        assert events.count("launched") == 2
+    finally:
+        engine.stop()
+    assert descendants("node") == []
