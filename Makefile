@@ -90,6 +90,11 @@ molecule: setup lab ## Production playbook on the lab's hosts: converge, idempot
 faults: setup lab ## Break things on the deployed lab: scaler killed, Flower away, a host away
 	@$(BIN)/pytest tests/lab -m lab $(PYTEST_ARGS)
 
+##@ Benchmarks
+.PHONY: bench-start
+bench-start: setup ## Time to ready, to the first task and to stop, against a bare Chromium start
+	@$(BIN)/python -m bench.start
+
 ##@ Upkeep
 .PHONY: format
 format: setup ## Format the Python code

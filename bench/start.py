@@ -1,0 +1,181 @@
+"""How soon an instance is ready, does its first task, and stops when idle.
+
+`make bench-start` runs real `swarm worker` processes on loopback with a Redis of their own, each
+in turn with a bare Playwright that starts its driver and the same Chromium: the least that any
+start can take. The last line is one JSON object of medians, in seconds, and their ratio.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+import yaml
+from redis import Redis
+from redis.exceptions import RedisError
+
+from lab.pages import make_server
+from swarm.celery_app import app
+from swarm.client import Client
+
+ROUNDS = 5
+TIMEOUT_S = 60.0
+CHROMIUM = "/usr/bin/chromium-headless-shell"
+#: Debian's redis-tools has the server under this name; called redis-server it is the server.
+REDIS_SERVER = "/usr/bin/redis-check-rdb"
+
+_BARE_START = f"""
+from playwright.sync_api import sync_playwright
+with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path={CHROMIUM!r}, chromium_sandbox=False)
+    print("up", flush=True)
+    browser.close()
+"""
+
+
+def main() -> int:
+    """Measure and print."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-bench-")))
+        page_url = stack.enter_context(page_server())
+        redis_url = stack.enter_context(redis_server(directory))
+        configure(directory, redis_url)
+        rounds = [
+            {**measure_bare(), **measure_instance(directory, page_url)} for _ in range(ROUNDS)
+        ]
+    medians = {key: round(median(each[key] for each in rounds), 3) for key in rounds[0]}
+    ratio = median(each["ready_s"] / each["bare_start_s"] for each in rounds)
+    print(json.dumps({"rounds": ROUNDS, **medians, "ready_to_bare_start": round(ratio, 2)}))
+    return 0
+
+
+def measure_bare() -> dict[str, float]:
+    """Python, Playwright's driver and Chromium, and nothing else."""
+    started = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", _BARE_START], stdout=subprocess.PIPE) as bare:
+        if bare.stdout is None or bare.stdout.readline() != b"up\n":
+            raise RuntimeError("bare Playwright did not start Chromium")
+        return {"bare_start_s": time.monotonic() - started}
+
+
+def measure_instance(directory: Path, page_url: str) -> dict[str, float]:
+    """One instance from start to stop, with a task already waiting for it."""
+    client = Client(app)
+    payload = {"url": page_url, "actions": [{"kind": "text"}]}
+    task_id = client.submit("browser", payload)
+    notify = directory / "notify"
+    notify.unlink(missing_ok=True)
+    program = Path(sys.executable).with_name("swarm")
+    environment = {
+        **os.environ,
+        "NOTIFY_SOCKET": str(notify),
+        "SWARM_POOL": "browser",
+        "SWARM_INSTANCE": "1",
+        "CELERY_LOGLEVEL": "error",
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(notify))
+        systemd.settimeout(TIMEOUT_S)
+        started = time.monotonic()
+        with subprocess.Popen([program, "worker"], env=environment) as worker:
+            while b"READY=1" not in systemd.recv(8192):
+                pass
+            ready_s = time.monotonic() - started
+            if client.result(task_id, wait_s=TIMEOUT_S).state != "done":
+                raise RuntimeError("the task failed")
+            first_task_s = time.monotonic() - started
+            time.sleep(1)
+            started = time.monotonic()
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(TIMEOUT_S)
+            stop_idle_s = time.monotonic() - started
+    return {"ready_s": ready_s, "first_task_s": first_task_s, "stop_idle_s": stop_idle_s}
+
+
+def configure(directory: Path, redis_url: str) -> None:
+    """A config.yaml of one pool, for this process and the ones it starts."""
+    document = {
+        "pools": {
+            "browser": {
+                "task_type": "browser",
+                "queues": ["browser"],
+                "metrics_port_base": free_port() - 1,
+            }
+        },
+        "browser": {
+            "executable": CHROMIUM,
+            # root cannot have Chromium's sandbox; the bare start goes without it too.
+            "sandbox": False,
+            "artifacts_directory": str(directory),
+        },
+        "worker": {"status_directory": str(directory)},
+    }
+    config = directory / "config.yaml"
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    os.environ["SWARM_CONFIG"] = str(config)
+    os.environ["REDIS_URL"] = redis_url
+
+
+@contextmanager
+def redis_server(directory: Path) -> Iterator[str]:
+    """A Redis without persistence; yields its URL."""
+    port = free_port()
+    words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with subprocess.Popen(
+        [*words, "--dir", str(directory)], executable=REDIS_SERVER, stdout=subprocess.DEVNULL
+    ) as server:
+        try:
+            with Redis(port=port) as connection:
+                deadline = time.monotonic() + TIMEOUT_S
+                while not answers(connection):
+                    if time.monotonic() > deadline:
+                        raise TimeoutError("Redis did not start")
+                    time.sleep(0.05)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+
+
+def answers(connection: Redis) -> bool:
+    """Whether it is up."""
+    try:
+        return bool(connection.ping())
+    except RedisError:
+        return False
+
+
+@contextmanager
+def page_server() -> Iterator[str]:
+    """The demo's pages; yields the address of one that answers at once."""
+    server = make_server("127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/page/2"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

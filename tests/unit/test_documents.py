@@ -1,0 +1,46 @@
+"""Documents that are made from the code, and nothing left open in the others."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from swarm.settings import load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+
+
+def test_the_reference_of_config_yaml_is_what_the_settings_say() -> None:
+    spec = importlib.util.spec_from_file_location("generate", REPOSITORY / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert generate.PAGE.read_text(encoding="utf-8") == generate.render(), "run `make docs`"
+
+
+def test_the_example_configuration_is_right() -> None:
+    assert set(load_settings(REPOSITORY / "config" / "config.example.yaml").pools) == {
+        "browser",
+        "analysis",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere_and_nothing_is_left_open(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"@[A-Z]+@|\bTODO\b|\bTBD\b", text) == []
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_make_targets_that_are_named_exist(page: Path) -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z][a-z-]*)", page.read_text(encoding="utf-8")))
+    assert named <= targets
