@@ -22,18 +22,15 @@ from pathlib import Path
 from statistics import median
 
 import yaml
-from redis import Redis
-from redis.exceptions import RedisError
 
 from lab.pages import make_server
 from swarm.celery_app import app
 from swarm.client import Client
+from tests.loopback import RedisServer, free_port
 
 ROUNDS = 5
 TIMEOUT_S = 60.0
 CHROMIUM = "/usr/bin/chromium-headless-shell"
-#: Debian's redis-tools has the server under this name; called redis-server it is the server.
-REDIS_SERVER = "/usr/bin/redis-check-rdb"
 
 _BARE_START = f"""
 from playwright.sync_api import sync_playwright
@@ -49,8 +46,10 @@ def main() -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-bench-")))
         page_url = stack.enter_context(page_server())
-        redis_url = stack.enter_context(redis_server(directory))
-        configure(directory, redis_url)
+        redis = RedisServer(directory)
+        stack.callback(redis.stop)
+        redis.start()
+        configure(directory, redis.url)
         rounds = [
             {**measure_bare(), **measure_instance(directory, page_url)} for _ in range(ROUNDS)
         ]
@@ -128,34 +127,6 @@ def configure(directory: Path, redis_url: str) -> None:
 
 
 @contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
-    """A Redis without persistence; yields its URL."""
-    port = free_port()
-    words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with subprocess.Popen(
-        [*words, "--dir", str(directory)], executable=REDIS_SERVER, stdout=subprocess.DEVNULL
-    ) as server:
-        try:
-            with Redis(port=port) as connection:
-                deadline = time.monotonic() + TIMEOUT_S
-                while not answers(connection):
-                    if time.monotonic() > deadline:
-                        raise TimeoutError("Redis did not start")
-                    time.sleep(0.05)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
-
-
-def answers(connection: Redis) -> bool:
-    """Whether it is up."""
-    try:
-        return bool(connection.ping())
-    except RedisError:
-        return False
-
-
-@contextmanager
 def page_server() -> Iterator[str]:
     """The demo's pages; yields the address of one that answers at once."""
     server = make_server("127.0.0.1", 0)
@@ -167,14 +138,6 @@ def page_server() -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +19,6 @@ import psutil
 import pytest
 import yaml
 from celery import Celery
-from redis import Redis
-from redis.exceptions import RedisError
 
 from lab.pages import DemoServer
 from lab.pages import Handler as PageHandler
@@ -30,12 +26,12 @@ from swarm.celery_app import celery_configuration
 from swarm.client import Client
 from swarm.environment import read_broker
 from swarm.settings import Settings, load_settings
+from tests.loopback import REDIS, NotifySocket, RedisServer, free_port, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
-PASSWORD = "s3cret"
 CHROMIUM = Path("/usr/bin/chromium-headless-shell")
-#: The same program is the server when it is called so; installing redis-server would start one.
-REDIS = Path("/usr/bin/redis-check-rdb")
+#: Tests import these from here too.
+__all__ = ["NotifySocket", "RedisServer", "free_port", "wait_until"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,67 +48,6 @@ def need(program: Path, package: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float = 20.0, what: str = "it") -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"{what} did not happen within {timeout_s:g} s")
-
-
-@dataclass
-class RedisServer:
-    """A Redis with a password."""
-
-    directory: Path
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        words = f"--port {self.port} --bind 127.0.0.1 --requirepass {PASSWORD} --save".split()
-        log = (self.directory / "redis.log").open("ab")
-        with log:
-            self.process = subprocess.Popen(
-                ["redis-server", *words, "", "--dir", str(self.directory)],
-                executable=REDIS,
-                stdout=log,
-                stderr=log,
-            )
-        with self.connect() as redis:
-            wait_until(lambda: _answers(redis), what="Redis")
-
-    def connect(self) -> Redis:
-        return Redis.from_url(self.url)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-
-def _answers(redis: Redis) -> bool:
-    try:
-        return bool(redis.ping())
-    except (RedisError, OSError):
-        return False
 
 
 class Site(DemoServer):
@@ -163,28 +98,6 @@ class _MisbehavingHandler(PageHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-
-class NotifySocket:
-    """systemd's end of sd_notify; read all the time, as its queue is short."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "notify"
-        self.told: list[str] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(self.path))
-        self._thread = threading.Thread(target=self._listen)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        while (datagram := self._socket.recv(8192)) != b"END":
-            self.told += datagram.decode().splitlines()
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
-            last.sendto(b"END", str(self.path))
-        self._thread.join()
-        self._socket.close()
 
 
 @dataclass

@@ -1,0 +1,108 @@
+"""Processes on loopback that tests and benchmarks start: Redis, and systemd's end of sd_notify."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+PASSWORD = "s3cret"
+#: The same program is the server when it is called so; installing redis-server would start one.
+REDIS = Path("/usr/bin/redis-check-rdb")
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], Any], *, timeout_s: float = 20.0, what: str = "it") -> Any:
+    """The first true value of `condition`.
+
+    Raises:
+        TimeoutError: there was none.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise TimeoutError(f"{what} did not happen within {timeout_s:g} s")
+
+
+@dataclass
+class RedisServer:
+    """A Redis with a password; `options` are words for its command line."""
+
+    directory: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        words = f"--port {self.port} --bind 127.0.0.1 --requirepass {PASSWORD} --save".split()
+        log = (self.directory / "redis.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                ["redis-server", *words, "", "--dir", str(self.directory), *self.options],
+                executable=REDIS,
+                stdout=log,
+                stderr=log,
+            )
+        with self.connect() as redis:
+            wait_until(lambda: _answers(redis), what="Redis")
+
+    def connect(self) -> Redis:
+        return Redis.from_url(self.url)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def _answers(redis: Redis) -> bool:
+    try:
+        return bool(redis.ping())
+    except (RedisError, OSError):
+        return False
+
+
+class NotifySocket:
+    """systemd's end of sd_notify; read all the time, as its queue is short."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "notify"
+        self.told: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self.path))
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while (datagram := self._socket.recv(8192)) != b"END":
+            self.told += datagram.decode().splitlines()
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"END", str(self.path))
+        self._thread.join()
+        self._socket.close()
