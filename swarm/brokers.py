@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from swarm.errors import ConfigError, Problem
@@ -12,6 +13,13 @@ from swarm.errors import ConfigError, Problem
 CONNECT_TIMEOUT_S = 2.0
 #: Seconds until an unanswered command counts as failed; longer than any blocking pop we send.
 SOCKET_TIMEOUT_S = 3.0
+
+if TYPE_CHECKING:
+    import redis
+
+#: What makes redis-py connect with no more commands than the password needs: no HELLO, no CLIENT
+#: SETINFO, no CLIENT MAINT_NOTIFICATIONS.
+QUIET: dict[str, Any] = {"protocol": 2, "driver_info": None}
 
 _EXPECTED_URL = "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or rediss://... for TLS"
 
@@ -31,6 +39,19 @@ class Broker:
 
     def __repr__(self) -> str:
         return f"Broker({self.name}, {self.address})"
+
+
+def connect(broker: Broker) -> redis.Redis:
+    """A client for one short errand: it asks once, and not longer than the time limits."""
+    import redis  # noqa: PLC0415 - who only checks a URL need not load it
+
+    return redis.Redis.from_url(
+        broker.url,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        retry=None,
+        **QUIET,
+    )
 
 
 def parse_broker(name: str, url: str, *, variable: str) -> Broker:

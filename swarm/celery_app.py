@@ -11,6 +11,7 @@ from celery import Celery
 from kombu import Queue
 
 from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker
+from swarm.delivery import transport
 from swarm.environment import read_broker, read_settings
 from swarm.settings import Settings
 
@@ -25,7 +26,7 @@ DEADLINE_MARGIN_S = 20
 
 def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
     """Celery's settings for these pools on this broker. Reasons stand beside the choices."""
-    transport = {
+    options = {
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
@@ -33,13 +34,13 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         "max_retries": 1,
         "interval_start": 0,
         "connect_retries_timeout": CONNECT_TIMEOUT_S,
-        # Longer than any task with its retries, or Redis' transport hands it out twice.
-        "visibility_timeout": 6 * 3600,
+        # Seconds after which a reply of Redis that is overdue counts as lost.
+        "health_check_interval": 30,
     }
     return {
         "broker_url": broker.url,
         "result_backend": f"swarm.delivery.results:ResultBackend+{broker.url}",
-        "include": ["swarm.tasks.browser", "swarm.tasks.analysis"],
+        "include": ["swarm.tasks.browser", "swarm.tasks.analysis", "swarm.delivery.chords"],
         # JSON only: a pickle from the broker would be code from whoever can write to it.
         "task_serializer": "json",
         "result_serializer": "json",
@@ -50,13 +51,24 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Celery would kill what runs when the broker blinks; we let it finish and acknowledge.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "task_queues": [Queue(name, routing_key=name) for name in settings.queues()],
+        # What runs when a connection is lost keeps its place (swarm.delivery.transport, QoS).
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_consumer": "swarm.delivery.consumer:Consumer",
+        # Publishing repeats itself once, within its time limit.
+        "task_publish_retry": False,
+        # Only messages of other producers: ours wait in Redis until they are due.
+        "worker_eta_task_limit": 10,
+        "task_queues": [
+            # Declaring them would be commands, and say nothing that is not known.
+            Queue(name, routing_key=name, no_declare=True)
+            for name in settings.queues()
+        ],
         "task_default_queue": settings.queues()[0],
         "task_create_missing_queues": False,
         "task_routes": _routes(settings),
         "task_track_started": False,
         "result_expires": RESULT_EXPIRES_S,
-        "broker_transport_options": transport,
+        "broker_transport_options": options,
         "broker_connection_timeout": CONNECT_TIMEOUT_S + 2,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -85,5 +97,11 @@ def _read_configuration() -> dict[str, Any]:
     return celery_configuration(read_settings(), read_broker())
 
 
-app = Celery("swarm", set_as_current=True)
+transport.register()
+app = Celery(
+    "swarm",
+    set_as_current=True,
+    task_cls="swarm.delivery.task:Task",
+    control="swarm.delivery.control:Control",
+)
 app.add_defaults(_read_configuration)

@@ -26,6 +26,18 @@ class BrokerAwayError(TransientError):
     exit_status = 3
 
 
+class DeadLetteredError(PermanentError):
+    """The task is in the dead-letter list; `swarm dead show` tells why."""
+
+
+class DuplicateTaskError(PermanentError):
+    """A task with this idempotency key was accepted before; it has the id `task_id`."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"the idempotency key belongs to task {task_id}")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One wrong value: where it stands, what it is, and what was expected there."""

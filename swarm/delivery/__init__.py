@@ -1,1 +1,1 @@
-"""Celery's two extension points: how messages are taken and how results are committed."""
+"""Delivery that loses nothing: a kombu transport and a result backend for Celery on Redis."""

@@ -1,19 +1,279 @@
-"""The result backend: Celery's Redis backend without a subscription at submit."""
+"""The result backend: Celery's Redis backend, ending each task in one step.
+
+Whoever ends a task, the pool child or the parent that saw it fail, calls one of the `mark_as_*`
+methods. What they would store and publish is collected, and committed by one script that does
+nothing if the message is no longer held.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import redis
+from celery import states
+from celery._state import get_current_task
 from celery.backends.redis import RedisBackend
+from celery.canvas import maybe_signature
+from celery.exceptions import ChordError
+from celery.result import GroupResult, allow_join_result
+
+from swarm.brokers import QUIET
+from swarm.delivery import outcome as outcomes
+from swarm.delivery import scripts
+from swarm.delivery.holder import worker_holder
+from swarm.delivery.outcome import Outcome
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a completed task is known as such.
+DONE_S = 24 * 3600
+#: Bounds of the pause between two attempts to commit, in seconds.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+#: Replies that mean "not now". The protocol has no other sign of them than their first word.
+_PASSING_REFUSALS = ("LOADING", "MISCONF", "READONLY", "MASTERDOWN", "TRYAGAIN", "OOM")
+
+COMPLETE_CHORD = "swarm.complete_chord"
+
+
+class NotCommittedError(redis.exceptions.ConnectionError):
+    """The broker did not take the commit: the message is still held, and will be done again."""
 
 
 class ResultBackend(RedisBackend):
-    """Stores results as stock Celery does.
+    """Stores results as stock Celery does, and commits tasks with them."""
 
-    Stock subscribes to a task's channel before the task is published, so that submitting needs
-    a second connection and three more commands, and hangs on it when Redis is away. Here the
-    subscription waits until somebody waits for the result.
-    """
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connparams.update(QUIET)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Called by `apply_async` before it publishes."""
+        """Called by `apply_async` before it publishes.
+
+        Stock subscribes to the task's channel here, so that submitting needs a second connection
+        and three more commands, and hangs on it when Redis is away. Here the subscription waits
+        until somebody waits for the result.
+        """
+
+    # -- the ends of a task
+
+    def mark_as_done(
+        self,
+        task_id: str,
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,  # noqa: FBT001, FBT002 - Celery's signature, as below
+        state: str = states.SUCCESS,
+    ) -> None:
+        with self._ending(request):
+            super().mark_as_done(task_id, result, request, store_result, state)
+
+    def mark_as_failure(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> None:
+        # What a success would have published is void.
+        with self._ending(kwargs.get("request"), anew=True):
+            super().mark_as_failure(task_id, exc, *args, **kwargs)
+
+    def mark_as_revoked(self, task_id: str, *args: Any, **kwargs: Any) -> None:
+        with self._ending(kwargs.get("request"), anew=True):
+            super().mark_as_revoked(task_id, *args, **kwargs)
+
+    def mark_as_retry(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._ending(kwargs.get("request")):
+            return super().mark_as_retry(task_id, exc, *args, **kwargs)
+
+    def process_cleanup(self) -> None:
+        """Called when the trace of a task is over: ends what ended without a result."""
+        outcome = outcomes.collecting()
+        outcomes.end()
+        if outcome is not None and not outcome.committed:
+            self._commit(outcome)
+        super().process_cleanup()
+
+    @contextmanager
+    def _ending(self, request: Any, *, anew: bool = False) -> Iterator[None]:
+        """Collect what happens inside for the request and commit it.
+
+        Inside another end (an errback's, a chord's) it only collects.
+        """
+        outcome = outcomes.collecting()
+        if outcome is not None and outcome is not getattr(request, "outcome", None):
+            yield
+            return
+        with outcomes.collected(request, anew=anew) as outcome:
+            yield
+        if outcome is not None:
+            self._commit(outcome)
+            outcomes.end()
+
+    def _commit(self, outcome: Outcome) -> None:
+        """Run the commit script until the broker has answered.
+
+        A task's own process waits as long as it takes, as it has nothing better to do and the
+        task's time limit over it. A parent must go on: what it cannot commit stays held, and is
+        done again.
+        """
+        arguments = outcome.arguments(str(worker_holder().name), done_ttl_s=DONE_S)
+        is_patient = get_current_task() is not None
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = scripts.COMMIT.run(self.client, *arguments).decode()
+                break
+            except (redis.RedisError, OSError) as exc:
+                if not _is_passing(exc):
+                    raise
+                if not is_patient:
+                    raise NotCommittedError(f"task {outcome.task_id}: {exc}") from exc
+                if pause_s == _FIRST_PAUSE_S:
+                    log.warning(
+                        "a task's end waits for the broker",
+                        extra={"fields": {"task_id": outcome.task_id, "reason": str(exc)}},
+                    )
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        outcome.committed = True
+        if answer in {"gone", "duplicate"}:
+            log.warning(
+                "a task's end came too late and changed nothing: %s",
+                "its message was given to another worker"
+                if answer == "gone"
+                else "another message of the same task is committed",
+                extra={"fields": {"task_id": outcome.task_id}},
+            )
+
+    # -- what is stored meanwhile
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        outcome = outcomes.collecting()
+        if outcome is None:
+            return super()._store_result(
+                task_id, result, state, traceback, request=request, **kwargs
+            )
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = task_id
+        key, value = self.get_key_for_task(task_id), self.encode(meta)
+        expires = self.failure_expires if state == states.FAILURE else self.expires
+        outcome.store(key, value, expires or DONE_S)
+        outcome.publish(key, value)
+        return result
+
+    def _set_chord_key(self, key: Any, value: Any) -> None:
+        outcome = outcomes.collecting()
+        if outcome is None:
+            super()._set_chord_key(key, value)
+        else:
+            outcome.store(key, value, self.chord_expires or DONE_S)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        outcome = outcomes.collecting()
+        if outcome is None:
+            super().set_chord_size(group_id, chord_size)
+        else:
+            outcome.delete(self.get_key_for_group(group_id, ".c"))
+            self._set_chord_key(self.get_key_for_group(group_id, ".s"), chord_size)
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        outcome = outcomes.collecting()
+        if outcome is None:
+            super().add_to_chord(group_id, result)
+        else:
+            ttl_s = self.chord_expires or DONE_S
+            outcome.add(self.get_key_for_group(group_id, ".t"), 1, ttl_s)
+
+    # -- chords
+
+    def on_chord_part_return(
+        self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any
+    ) -> None:
+        """Add a part to its group; the last one starts the task that completes the chord.
+
+        Stock joins the parts and publishes the chord's body here, after the part is stored: a
+        worker that dies in between has ended the chord for good.
+        """
+        outcome = outcomes.collecting()
+        if outcome is None:
+            super().on_chord_part_return(request, state, result, propagate, **kwargs)
+            return
+        task_id, group_id = request.id, request.group
+        if not group_id or not task_id:
+            return
+        member = self.encode([1, task_id, state, self.encode_result(result, state)])
+        outcome.add_part(
+            self.get_key_for_group(group_id),
+            "+inf" if request.group_index is None else request.group_index,
+            member,
+            self.chord_expires or DONE_S,
+            self._completion(group_id, request),
+        )
+
+    def _completion(self, group_id: str, request: Any) -> outcomes.Successor:
+        signature = self.app.signature(
+            COMPLETE_CHORD,
+            args=(group_id, request.chord),
+            immutable=True,
+            task_id=outcomes.successor_id(group_id, "chord"),
+        )
+        options: dict[str, Any] = {}
+        queue = (getattr(request, "delivery_info", None) or {}).get("routing_key")
+        if queue in self.app.amqp.queues:
+            # Workers of this queue are there, and any of them can do it.
+            options["queue"] = queue
+        with outcomes.captured() as messages:
+            signature.apply_async(add_to_parent=False, ignore_result=True, **options)
+        return messages[0]
+
+    def complete_chord(self, group_id: str, body: Any) -> None:
+        """Publish a chord's body with the results of its parts, or fail it with theirs."""
+        callback = maybe_signature(body, app=self.app)
+        try:
+            results = self._chord_results(group_id)
+            callback.delay(results)
+        except ChordError as exc:
+            self.chord_error_from_stack(callback, exc)
+        except (redis.RedisError, OSError):
+            raise
+        except Exception as exc:
+            log.exception("a chord could not be completed", extra={"fields": {"group": group_id}})
+            self.chord_error_from_stack(callback, ChordError(f"Callback error: {exc!r}"))
+        outcome = outcomes.collecting()
+        if outcome is not None:
+            for suffix in (".j", ".t", ".s", ".d"):
+                outcome.delete(self.get_key_for_group(group_id, suffix))
+
+    def _chord_results(self, group_id: str) -> list[Any]:
+        header = GroupResult.restore(group_id, app=self.app)
+        if header is not None:
+            # Saved by `apply_chord` because a part is a group itself.
+            header.on_ready()
+            with allow_join_result():
+                joined: list[Any] = header.join_native(
+                    timeout=self.app.conf.result_chord_join_timeout, propagate=True
+                )
+            return joined
+        parts = self.client.zrange(self.get_key_for_group(group_id, ".j"), 0, -1)
+        return [self._unpack_chord_result(part, self.decode) for part in parts]
+
+
+def _is_passing(exc: Exception) -> bool:
+    """Whether the broker may take it later."""
+    if isinstance(exc, redis.exceptions.ResponseError):
+        return str(exc).startswith(_PASSING_REFUSALS) or isinstance(
+            exc,
+            redis.exceptions.BusyLoadingError
+            | redis.exceptions.ReadOnlyError
+            | redis.exceptions.OutOfMemoryError,
+        )
+    return True

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import redis
 from celery import bootsteps, signals
 from celery.worker import state as celery_state
 
 from swarm import logs
 from swarm.browse.engine import EngineError
+from swarm.brokers import Broker, connect
 from swarm.celery_app import SOFT_LIMIT_MARGIN_S, app
+from swarm.delivery.holder import worker_holder
+from swarm.delivery.release import release
 from swarm.environment import WorkerEnvironment, read_worker
 from swarm.sdnotify import Notifier
 from swarm.worker import process
@@ -50,6 +55,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     )
     receivers = _connect_signals(environment, telemetry, reporter)
     app.steps["consumer"].add(_broker_watch(reporter.broker_connected))
+    app.steps["consumer"].add(SignalWakeup)
     reporter.start()
     try:
         if environment.celery_pool != "prefork":
@@ -63,6 +69,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         return EXIT_FAILURE
     finally:
         process.stop()
+        _give_back(environment.broker)
         reporter.stop()
         receivers.clear()
 
@@ -86,6 +93,19 @@ def _make_worker(environment: WorkerEnvironment) -> Any:
         task_events=True,
         quiet=True,
     )
+
+
+def _give_back(broker: Broker) -> None:
+    """Return what was taken while the worker was told to stop, and never begun."""
+    holder = str(worker_holder().name)
+    try:
+        with connect(broker) as client:
+            release(client, holder, "return", "its worker stopped", choice="all")
+    except redis.RedisError as exc:
+        log.warning(
+            "what this instance holds is not given back yet; its next start or the reaper does it",
+            extra={"fields": {"reason": str(exc)}},
+        )
 
 
 def _stop_with_failure() -> None:
@@ -150,6 +170,25 @@ def _connect_signals(
         signals.worker_process_shutdown.connect(end_process)
         receivers += [begin_process, end_process]
     return receivers
+
+
+class SignalWakeup(bootsteps.StartStopStep):
+    """Ends the event loop's wait when a signal comes; it would be seen up to a second later."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._reader, writer = os.pipe()
+        for end in (self._reader, writer):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def register_with_event_loop(self, _parent: Any, hub: Any) -> None:
+        hub.add_reader(self._reader, self._drain)
+
+    def _drain(self) -> None:
+        os.read(self._reader, 1024)
 
 
 def _broker_watch(on_change: Callable[[bool], None]) -> type[bootsteps.StartStopStep]:

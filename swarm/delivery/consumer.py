@@ -1,0 +1,53 @@
+"""The worker's consumer: what it cannot do becomes a dead letter, never nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.worker import consumer as celery_consumer
+from celery.worker import state as celery_state
+
+from swarm.delivery.holder import worker_holder
+
+log = logging.getLogger(__name__)
+
+
+class Consumer(celery_consumer.Consumer):
+    """Celery's consumer with this process's holder on its connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        holder = worker_holder()
+        holder.running = _running_tags
+        holder.on_revoked = celery_state.revoked.add
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        connection = super().connection_for_read(heartbeat)
+        connection.transport.holder = worker_holder()
+        return connection
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._bury(message, "not a Celery task")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._bury(message, f"no such task here: {exc}")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._bury(message, f"an invalid task: {exc}")
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._bury(message, f"not to be decoded: {exc}")
+
+    def _bury(self, message: Any, reason: str) -> None:
+        log.error(
+            "a message is a dead letter now: %s",
+            reason,
+            extra={"fields": {"tag": message.delivery_tag}},
+        )
+        message.channel.release(message.delivery_tag, "dead", reason)
+        message.ack()
+
+
+def _running_tags() -> set[str]:
+    return {request.message.delivery_tag for request in tuple(celery_state.active_requests)}

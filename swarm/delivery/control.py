@@ -1,0 +1,39 @@
+"""Revoking without remote control: a mark in Redis that a worker sees when it takes the task."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.app import control as celery_control
+
+from swarm.delivery import keys
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a revoked id is remembered.
+REVOKED_S = 24 * 3600
+
+
+class Control(celery_control.Control):
+    """Celery's control, of which `revoke` does not need a listening worker."""
+
+    def revoke(
+        self,
+        task_id: str | list[str],
+        destination: Any = None,
+        terminate: bool = False,  # noqa: FBT001, FBT002 - Celery's signature
+        signal: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep tasks from being started. Those that run go on, whatever `terminate` says.
+
+        Raises:
+            redis.RedisError: the broker is away.
+        """
+        if terminate:
+            log.warning("revoke does not stop a task that runs; nobody listens for it")
+        ids = [task_id] if isinstance(task_id, str) else list(task_id)
+        client = self.app.backend.client
+        for one in ids:
+            client.set(keys.revoked(one), "1", ex=REVOKED_S)

@@ -1,0 +1,131 @@
+"""Who holds messages in this process: its name in Redis, what it has, and its lease.
+
+An instance has one holder for its whole life, over every reconnection. A task that runs for long
+keeps a lease alive, renewed by a thread because a solo worker's loop is busy meanwhile; whoever
+holds nothing costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import redis
+
+from swarm.delivery import keys
+
+log = logging.getLogger(__name__)
+
+#: Seconds a lease lasts: a host that vanished is given up after it.
+LEASE_S = 60
+#: Seconds between renewals; two may fail before the lease is over.
+RENEWAL_S = 20.0
+#: Seconds something is held before it needs a lease. Shorter tasks never pay for one.
+LEASE_AFTER_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class HolderName:
+    """`<host>:<pool>:<N>:<invocation>`; the first three name the instance over its restarts."""
+
+    instance: str
+    invocation: str
+    is_unit: bool
+
+    def __str__(self) -> str:
+        return f"{self.instance}{self.invocation}"
+
+
+def name_holder(environ: Mapping[str, str] = os.environ) -> HolderName:
+    """A unit's instance by its variables, anything else by host and process."""
+    host = environ.get("SWARM_HOST") or socket.gethostname()
+    pool, number = environ.get("SWARM_POOL"), environ.get("SWARM_INSTANCE")
+    invocation = environ.get("INVOCATION_ID")
+    if pool and number:
+        instance = f"{host}:{pool}:{number}:"
+        return HolderName(instance, invocation or uuid4().hex, is_unit=invocation is not None)
+    return HolderName(f"{host}:process:{os.getpid()}:", uuid4().hex, is_unit=False)
+
+
+class Holder:
+    """What this process has taken and not ended.
+
+    `delivered` and `dirty` are what kombu's QoS counts by; several channels share them, because a
+    task goes on when its channel is lost.
+    """
+
+    def __init__(self, name: HolderName | None = None) -> None:
+        self.name = name or HolderName(
+            f"{socket.gethostname()}:channel:{os.getpid()}:", uuid4().hex, is_unit=False
+        )
+        self.delivered: OrderedDict[str, Any] = OrderedDict()
+        self.dirty: set[str] = set()
+        #: Delivery tag -> how the pool process died under it.
+        self.deaths: dict[str, str] = {}
+        #: Tags of the messages whose tasks run; Celery's worker knows.
+        self.running: Callable[[], set[str]] = set
+        #: Called with the id of a revoked task that was taken.
+        self.on_revoked: Callable[[str], None] = lambda _: None
+        self._since: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._keeper: threading.Thread | None = None
+
+    def took(self, tag: str, connect: Callable[[], redis.Redis]) -> None:
+        with self._lock:
+            self._since[tag] = time.monotonic()
+            if self._keeper is None:
+                self._keeper = threading.Thread(
+                    target=self._keep_lease, args=(connect,), name="lease", daemon=True
+                )
+                self._keeper.start()
+
+    def ended(self, tag: str) -> None:
+        with self._lock:
+            self._since.pop(tag, None)
+
+    def keep_only(self, tags: set[str]) -> None:
+        """Forget what was taken and never begun: it goes back."""
+        for tag in [tag for tag in self.delivered if tag not in tags]:
+            del self.delivered[tag]
+            self.dirty.discard(tag)
+            self.ended(tag)
+
+    def needs_lease(self, now: float) -> bool:
+        """Whether anything has been held for long; `now` in monotonic seconds."""
+        with self._lock:
+            return any(now - since >= LEASE_AFTER_S for since in self._since.values())
+
+    def _keep_lease(self, connect: Callable[[], redis.Redis]) -> None:
+        client = connect()
+        renewed = True
+        while True:
+            time.sleep(RENEWAL_S)
+            if not self.needs_lease(time.monotonic()):
+                continue
+            try:
+                client.set(keys.lease(str(self.name)), "1", ex=LEASE_S)
+            except (redis.RedisError, OSError) as exc:
+                if renewed:
+                    log.warning("lease not renewed", extra={"fields": {"reason": str(exc)}})
+                renewed = False
+            else:
+                renewed = True
+
+
+_worker: Holder | None = None
+
+
+def worker_holder() -> Holder:
+    """The holder of this process's Celery worker. Pool children inherit their parent's."""
+    global _worker  # noqa: PLW0603 - Celery offers no way to hand it to pool children
+    if _worker is None:
+        _worker = Holder(name_holder())
+    return _worker

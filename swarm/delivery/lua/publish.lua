@@ -1,0 +1,22 @@
+-- Put one message into its queue, once.
+-- ARGV: delivery tag, list key, message, due, idempotency key or '', seconds its claim lasts,
+--       task id, seconds the guard lasts
+-- Returns '' when the message is queued, or the id of the task that holds the idempotency key.
+
+local tag, key, message, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local idempotency_key, claim_ttl, task_id, guard_ttl = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+
+if idempotency_key ~= '' then
+  local claim = 'swarm:claim:' .. idempotency_key
+  if not redis.call('SET', claim, task_id, 'NX', 'EX', claim_ttl) then
+    local holder = redis.call('GET', claim)
+    if holder ~= task_id then
+      return holder
+    end
+  end
+end
+-- A publisher that lost the reply asks again.
+if redis.call('SET', 'swarm:sent:' .. tag, '1', 'NX', 'EX', guard_ttl) then
+  enqueue(key, message, due)
+end
+return ''

@@ -1,0 +1,57 @@
+-- Move up to ARGV[2] messages from the queues to the holder's own list.
+-- ARGV: holder, most messages to take, '1' if the holder watches the schedule, its queues joined
+--       by commas, then list keys in the order in which they are emptied
+-- Returns {more, next due or -1, now, key, message, deaths, revoked, key, ...}, times in epoch ms.
+
+local holder, most, watches, joined = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local held = 'swarm:held:' .. holder
+local queues = {}
+for queue in string.gmatch(joined, '[^,]+') do
+  queues[#queues + 1] = queue
+  promote(queue)
+end
+
+local taken = {}
+local count = 0
+for at = 5, #ARGV do
+  local key = ARGV[at]
+  while count < most do
+    local message = redis.call('RPOP', key)
+    if not message then
+      break
+    end
+    redis.call('RPUSH', held, key .. '\n' .. message)
+    count = count + 1
+    taken[#taken + 1] = key
+    taken[#taken + 1] = message
+    taken[#taken + 1] = redis.call('LLEN', 'swarm:deaths:' .. tag_of(message))
+    taken[#taken + 1] = redis.call('EXISTS', 'swarm:revoked:' .. task_id_of(message))
+  end
+end
+if count > 0 then
+  redis.call('HSET', 'swarm:holders', holder, joined)
+end
+
+-- Whoever has room left goes on waiting and watches the schedule; a watcher that is full hands
+-- the watch over.
+local will_wait = count < most
+local more, due = 0, nil
+for _, queue in ipairs(queues) do
+  local soonest = next_due(queue)
+  if is_waiting(queue) then
+    more = 1
+    ring(queue)
+  elseif not soonest then
+    redis.call('DEL', 'swarm:bell:' .. queue)
+  elseif will_wait then
+    redis.call('DEL', 'swarm:bell:' .. queue)
+    due = math.min(due or soonest, soonest)
+  elseif watches == '1' then
+    ring(queue)
+  end
+end
+local reply = {more, due or -1, now_ms()}
+for _, item in ipairs(taken) do
+  reply[#reply + 1] = item
+end
+return reply

@@ -1,0 +1,384 @@
+"""The kombu transport: Redis, with atomic hand-over instead of kombu's BRPOP and unacked hash.
+
+It replaces four things of kombu's Redis transport (kombu 5.7, kombu/transport/redis.py), and
+keeps the rest, such as connections, the event loop's poller, fanout and bindings:
+
+- publishing is one script, safe to repeat, that rings the queue's bell;
+- a waiting consumer blocks on the bells, and takes by a script that moves messages into its
+  holder's own list;
+- acknowledging is local, because whoever ends the task has committed it (`swarm.delivery.results`);
+- nothing is restored by itself: what a holder had is released by `swarm.delivery.release`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from queue import Empty
+from typing import Any
+
+import redis
+from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+
+from swarm.brokers import QUIET
+from swarm.delivery import keys, outcome, release, scripts
+from swarm.delivery.holder import Holder
+from swarm.errors import DuplicateTaskError
+
+log = logging.getLogger(__name__)
+
+#: Seconds an idle consumer waits for a bell. Hosted services close connections that were idle for
+#: 300 s, and each wait is a command they count.
+WAIT_S = 240
+#: Seconds until the reply to a script counts as overdue.
+_REPLY_S = 3
+#: Seconds after which a second attempt to publish would exceed what a producer is promised.
+_RETRY_WITHIN_S = 0.5
+#: Seconds in which a repeated publish is recognised.
+_GUARD_S = 60
+#: Seconds for which an idempotency key keeps its task.
+CLAIM_S = 24 * 3600
+#: Seconds between two looks at expiring bindings, of which only Flower has any. Each look sweeps,
+#: which is a command.
+_BINDINGS_S = 1200
+#: An ETA this close is now; the broker's clock said that it is due.
+_DUE_WITHIN_S = 1.0
+
+IDEMPOTENCY_HEADER = "idempotency_key"
+
+
+class QoS(virtual.QoS):
+    """Counts what is taken. Only a refusal goes to Redis."""
+
+    restore_at_shutdown = False
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        # A task goes on when its channel is lost, and its place stays taken.
+        self._delivered = channel.holder.delivered
+        self._dirty = channel.holder.dirty
+        self._quick_ack = self._dirty.add
+        self._quick_append = self._delivered.__setitem__
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        super().append(message, delivery_tag)
+        self.channel.holder.took(delivery_tag, self.channel.connect_anew)
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.holder.ended(delivery_tag)
+        super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002
+        died = self.channel.holder.deaths.pop(delivery_tag, None)
+        if died is not None and requeue:
+            self.channel.release(delivery_tag, "died", died)
+        elif requeue:
+            self.channel.release(delivery_tag, "return", "rejected")
+        else:
+            self.channel.release(delivery_tag, "dead", "rejected by its worker")
+        self.ack(delivery_tag)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Nothing: see the module."""
+
+    def restore_unacked(self) -> None:
+        """What `basic_recover` asks for: everything not acknowledged, back to its queue."""
+        self._flush()
+        for tag in list(self._delivered):
+            self.reject(tag, requeue=True)
+
+
+class Channel(kombu_redis.Channel):
+    """A channel whose messages move by scripts."""
+
+    QoS = QoS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._own_holder: Holder | None = None
+        self._take_known = True
+        # The next question of the consuming connection: for messages, or for a bell.
+        self._look = True
+        self._asked_for_messages = False
+        # When the earliest scheduled message is due that this channel watches, monotonic.
+        self._due_at: float | None = None
+        self._bindings_at = float("-inf")
+        super().__init__(*args, **kwargs)
+
+    @property
+    def holder(self) -> Holder:
+        """The worker's, on its connection; else one of this channel's own."""
+        if self._own_holder is None:
+            self._own_holder = self.connection.holder or Holder()
+        return self._own_holder
+
+    def connect_anew(self) -> redis.Redis:
+        """A client on a connection of its own, for another thread."""
+        return redis.Redis(connection_pool=redis.ConnectionPool(**self._connparams()))
+
+    def release(self, needle: str, mode: release.Mode, reason: str) -> None:
+        """Let go of one held message, named by its tag or its whole text."""
+        with self.conn_or_acquire() as client:
+            release.release(
+                client, str(self.holder.name), mode, reason, choice="only", needles=[needle]
+            )
+
+    # -- publishing
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        headers = message.get("headers") or {}
+        successor = outcome.Successor(
+            key=key,
+            message=dumps(message),
+            due=_due(headers),
+            task_id=str(headers.get("id") or ""),
+        )
+        if not outcome.collect(successor):
+            self._publish(
+                successor,
+                tag=message["properties"]["delivery_tag"],
+                idempotency_key=str(headers.get(IDEMPOTENCY_HEADER) or ""),
+            )
+
+    def _publish(self, successor: outcome.Successor, *, tag: str, idempotency_key: str) -> None:
+        started = time.monotonic()
+        arguments = (
+            tag,
+            successor.key,
+            successor.message,
+            successor.due,
+            idempotency_key,
+            CLAIM_S,
+            successor.task_id,
+            _GUARD_S,
+        )
+        with self.conn_or_acquire() as client:
+            try:
+                claimed_by = scripts.PUBLISH.run(client, *arguments)
+            except redis.exceptions.OutOfMemoryError as exc:
+                raise OperationalError(
+                    "the broker's memory is full, the task was not accepted; tasks are still "
+                    "being done, try again later"
+                ) from exc
+            except self.connection_errors:
+                # A connection that died unnoticed since its last use. The guard makes a
+                # repetition harmless, the time limit keeps the producer's promise.
+                if time.monotonic() - started > _RETRY_WITHIN_S:
+                    raise
+                claimed_by = scripts.PUBLISH.run(client, *arguments)
+        if claimed_by:
+            raise DuplicateTaskError(bytes_to_str(claimed_by))
+
+    # -- consuming; kombu's poller calls these where it would send and read BRPOP
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        consumer_tag = super().basic_consume(queue, *args, **kwargs)
+        if queue not in self.active_fanout_queues:
+            self._settle()
+            self._interrupt()
+        return consumer_tag
+
+    def _settle(self) -> None:
+        """Make the holder known and return what it holds and does not run.
+
+        That is what was taken when the connection broke, and what earlier runs of this instance
+        left when the broker could not be told of their end.
+        """
+        holder = self.holder
+        running = holder.running()
+        with self.conn_or_acquire() as client:
+            release.settle(client, holder.name, self._consumed_queues(), running)
+        holder.keep_only(running)
+
+    def _consumed_queues(self) -> list[str]:
+        return list(self.active_queues)
+
+    def _interrupt(self) -> None:
+        """End a wait for the wrong bells. A ring that gets lost is made up for by the next."""
+        self._look = True
+        if self._in_poll and not self._asked_for_messages:
+            self.client.connection.disconnect()
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        result = super()._basic_cancel(consumer_tag)
+        self._interrupt()
+        return result
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        connection = self.client.connection
+        self._in_poll = connection
+        self._brpop_sent_at = time.monotonic()
+        wait_s = self._wait_s(timeout)
+        self._asked_for_messages = self._look or wait_s <= 0
+        if self._asked_for_messages:
+            self.brpop_timeout = _REPLY_S
+            connection.send_command(*self._take_command(queues))
+        else:
+            self.brpop_timeout = wait_s
+            connection.send_command("BLPOP", *map(keys.bell, queues), round(wait_s, 3))
+
+    def _wait_s(self, timeout: float | None) -> float:
+        wait_s = timeout or self.connection.wait_s
+        if self._due_at is not None:
+            wait_s = min(wait_s, self._due_at - time.monotonic())
+        return wait_s
+
+    def _take_command(self, queues: list[str]) -> tuple[Any, ...]:
+        lists = [
+            self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues
+        ]
+        return scripts.TAKE.command(
+            str(self.holder.name),
+            self.qos.can_consume_max_estimate() or 1,
+            "0" if self._due_at is None else "1",
+            ",".join(queues),
+            *lists,
+            known=self._take_known,
+        )
+
+    def _brpop_read(self, **options: Any) -> bool:
+        asked_for_messages = self._asked_for_messages
+        try:
+            try:
+                reply = self.client.parse_response(
+                    self.client.connection,
+                    "EVALSHA" if asked_for_messages else "BLPOP",
+                    **options,
+                )
+            except redis.exceptions.NoScriptError:
+                self._take_known = False
+                raise Empty from None
+            except self.connection_errors:
+                # The next turn of the loop connects again.
+                self.client.connection.disconnect()
+                raise
+            if not asked_for_messages:
+                # A ring, or the end of a wait: either way worth a look.
+                self._look = True
+                raise Empty
+            self._take_known = True
+            return self._deliver_taken(reply)
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _deliver_taken(self, reply: list[Any]) -> bool:
+        more, due, now, *taken = reply
+        self._look = bool(more)
+        self._due_at = None if due < 0 else time.monotonic() + (due - now) / 1000
+        if not taken:
+            raise Empty
+        for at in range(0, len(taken), 4):
+            self._deliver_one(*taken[at : at + 4])
+        return True
+
+    def _deliver_one(self, key: bytes, message: bytes, deaths: int, revoked: int) -> None:
+        queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            payload = loads(message.decode())
+            payload["properties"]["delivery_tag"]
+            headers = payload.get("headers") or {}
+            if deaths:
+                headers["redelivered"] = True
+                payload["properties"]["delivery_info"]["redelivered"] = True
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            log.error(  # noqa: TRY400 - the message is kept whole, the stack adds nothing
+                "a message could not be read and is a dead letter now",
+                extra={"fields": {"queue": queue, "reason": repr(exc)}},
+            )
+            self.release(message, "dead", f"not a message: {exc!r}")  # type: ignore[arg-type]
+            return
+        if _is_due(headers):
+            # Celery would count a scheduled task as one more to prefetch.
+            headers["eta"] = None
+        if revoked:
+            self.holder.on_revoked(str(headers.get("id")))
+        self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu's own channel does
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        """One message now, for `basic_get`."""
+        lists = [self._q_for_pri(queue, priority) for priority in self.priority_steps]
+        with self.conn_or_acquire() as client:
+            _, _, _, *taken = scripts.TAKE.run(client, str(self.holder.name), 1, "0", queue, *lists)
+        if not taken:
+            raise Empty
+        return loads(bytes_to_str(taken[1]))
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Kombu's timer asks each second and sweeps each minute."""
+        now = time.monotonic()
+        if now - self._bindings_at >= _BINDINGS_S:
+            self._bindings_at = now
+            super().maybe_refresh_binding_expiry()
+
+    def close(self) -> None:
+        # kombu would wait for the reply. A wait holds nothing, and what a script took meanwhile
+        # is in the holder's list.
+        self._in_poll = False
+        if not self.closed and self._own_holder is not None and self.connection.holder is None:
+            self._return_all()
+        super().close()
+
+    def _return_all(self) -> None:
+        """A consumer that is no worker ends with its channel."""
+        try:
+            with self.conn_or_acquire() as client:
+                release.release(client, str(self.holder.name), "return", "closed", choice="all")
+        except self.connection_errors as exc:
+            log.warning("not returned, the reaper will", extra={"fields": {"reason": str(exc)}})
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
+        # PING before a command is a command too.
+        parameters.update(health_check_interval=0, **QUIET)
+        return parameters
+
+
+class Transport(kombu_redis.Transport):
+    """What the `redis` and `rediss` schemes mean once `register` was called."""
+
+    Channel = Channel
+
+    #: Seconds a consumer waits for a bell.
+    wait_s: float = WAIT_S
+    #: Set on the connection that a Celery worker consumes from.
+    holder: Holder | None = None
+
+    implements = kombu_redis.Transport.implements.extend(batch_publish=False)
+    supports_batch_publish = False
+
+
+def register() -> None:
+    """Make every kombu connection of this process to Redis use this transport."""
+    for alias in ("redis", "rediss"):
+        TRANSPORT_ALIASES[alias] = f"{Transport.__module__}:{Transport.__qualname__}"
+
+
+def _due(headers: dict[str, Any]) -> str:
+    """When a message is due, in epoch milliseconds; "" for now, or when nobody can tell."""
+    eta = _eta(headers)
+    if eta is None or eta <= datetime.now(UTC):
+        return ""
+    return str(int(eta.timestamp() * 1000))
+
+
+def _is_due(headers: dict[str, Any]) -> bool:
+    eta = _eta(headers)
+    return eta is not None and (eta - datetime.now(UTC)).total_seconds() <= _DUE_WITHIN_S
+
+
+def _eta(headers: dict[str, Any]) -> datetime | None:
+    try:
+        eta = datetime.fromisoformat(headers["eta"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return eta if eta.tzinfo else eta.replace(tzinfo=UTC)
