@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INVENTORY ?= inventories/lab
 PYTEST_ARGS ?=
+# For example --seconds 240, --rounds 3.
+BENCH_ARGS ?=
 # For example --ask-vault-pass.
 ANSIBLE_ARGS ?=
 
@@ -29,7 +31,7 @@ PACKAGES := ca-certificates chromium-headless-shell conmon debian-archive-keyrin
 help: ## List the entry points
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: packages $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
@@ -94,6 +96,14 @@ faults: setup lab ## Break things on the deployed lab: scaler killed, Flower awa
 .PHONY: bench-start
 bench-start: setup ## Time to ready, to the first task and to stop, against a bare Chromium start
 	@$(BIN)/python -m bench.start
+
+.PHONY: bench-commands
+bench-commands: setup ## Commands on Redis at rest and for a task, against stock Celery; takes long
+	@$(BIN)/python -m bench.commands $(BENCH_ARGS)
+
+.PHONY: bench-dispatch
+bench-dispatch: setup ## Tasks a second and time to a task's start, against stock Celery; takes long
+	@$(BIN)/python -m bench.dispatch $(BENCH_ARGS)
 
 ##@ Upkeep
 .PHONY: format
