@@ -18,35 +18,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
-
-from redis import Redis
 
 from bench import fleet as fleets
-from bench import instance, stock
+from bench import instance
+from bench.counted import CountedRedis, counted_redis, inside_scripts, show, total
 from bench.fleet import TIMEOUT_S, Fleet, Process
-from bench.proxy import CountingProxy, Counts, difference
-from swarm.celery_app import app
-from swarm.client import Client
-from tests.loopback import PASSWORD
+from bench.producer import producer
+from bench.proxy import Counts, difference
 
-PAYLOAD = {"html": "<title>A page</title><p>Some words.</p>"}
 FIRST, FLOWER, SCALER, PRODUCER = "instance-1", "flower", "scaler", "producer"
-#: They count in INFO when they end, which is up to minutes after they were sent.
-_BLOCKING = frozenset({"BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BZPOPMIN", "BLMPOP"})
-#: Our own look at the figures.
-_LOOK = "INFO"
 
 
 @dataclass(frozen=True)
@@ -68,35 +57,6 @@ class Plan:
 QUICK = Plan(
     window_s=4, settle_s=1, further_instances=1, rounds=1, tasks=10, one_shots=1, long_task_s=1
 )
-
-
-@dataclass(frozen=True)
-class CountedRedis:
-    """A Redis, and the proxy before it."""
-
-    direct: Redis
-    proxy: CountingProxy
-
-    def url(self, party: str) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.proxy.ports[party]}/0"
-
-    def executed(self) -> Counter[str]:
-        """Commands that Redis has run, those inside scripts too."""
-        rows = cast("Mapping[str, Mapping[str, Any]]", self.direct.info("commandstats"))
-        names = (name.removeprefix("cmdstat_").replace("|", " ").upper() for name in rows)
-        calls = (int(row["calls"]) for row in rows.values())
-        return Counter(dict(zip(names, calls, strict=True)))
-
-
-@contextmanager
-def counted_redis(directory: Path, *parties: str) -> Iterator[CountedRedis]:
-    """Started, with a port for each party."""
-    with (
-        fleets.redis_server(directory) as server,
-        server.connect() as direct,
-        CountingProxy(server.port, parties) as proxy,
-    ):
-        yield CountedRedis(direct, proxy)
 
 
 @dataclass(frozen=True)
@@ -151,7 +111,7 @@ def measure_rest(directory: Path, plan: Plan) -> Rest:
 
 
 class TaskCosts:
-    """Counts tasks: ours with a producer in this process, and stock's."""
+    """Counts what tasks ask of Redis, ours and stock's."""
 
     def __init__(self, directory: Path, plan: Plan, rest: Rest, stack: ExitStack) -> None:
         self._directory = directory
@@ -163,11 +123,11 @@ class TaskCosts:
         self._at_rest = rest.ours[FIRST].total() / rest.seconds
         self._stock_at_rest = rest.stock[FIRST].total() / rest.seconds
         self._fleet = Fleet.configure(directory / "fleet")
-        # Our app reads them when it is first used, which is below.
-        os.environ.update(self._fleet.environ(self._ours.url(PRODUCER)))
-        self._client = Client(app)
-        url = self._others.url(PRODUCER)
-        stock.defaults.conf.update(broker_url=url, result_backend=url)
+        self._environ = self._fleet.environ(self._ours.url(PRODUCER))
+        stock_environ = fleets.stock_environ(self._others.url(PRODUCER))
+        enter = stack.enter_context
+        self._producer = enter(producer("bench.instance", "app", self._environ))
+        self._stock_producer = enter(producer("bench.stock", "defaults", stock_environ))
         self.last: dict[str, Counts] = {}
 
     def round(self) -> dict[str, float]:
@@ -175,15 +135,15 @@ class TaskCosts:
         figures: dict[str, float] = {}
         with self._fleet.instance(self._ours.url(FIRST), events="off"):
             figures["per_task"], figures["inside_scripts_per_task"] = self._count(
-                "per_task", self._ours, self._submit_and_wait, self._at_rest
+                "per_task", self._ours, self._producer.pages, self._at_rest
             )
         with self._fleet.instance(self._ours.url(FIRST), events="on"):
             figures["events_on_per_task"], _ = self._count(
-                "events_on_per_task", self._ours, self._submit_and_wait, self._at_rest
+                "events_on_per_task", self._ours, self._producer.pages, self._at_rest
             )
         with self._stock_worker():
             figures["stock_per_task"], _ = self._count(
-                "stock_per_task", self._others, self._stock_submit_and_wait, self._stock_at_rest
+                "stock_per_task", self._others, self._stock_producer.singles, self._stock_at_rest
             )
         return figures
 
@@ -196,7 +156,7 @@ class TaskCosts:
             one_shot, _ = self._count(
                 "one_shot_per_task",
                 self._ours,
-                self._submit_in_a_new_process,
+                self._submit_in_new_processes,
                 self._at_rest,
                 tasks=self._plan.one_shots,
             )
@@ -206,73 +166,54 @@ class TaskCosts:
 
     def _long_task(self) -> dict[str, float]:
         """Everything from its submission to its result, ours and stock's at once."""
-        self._submit_and_wait()
-        self._stock_submit_and_wait()
+        producers = self._producer, self._stock_producer
+        for each in producers:
+            each.singles()
         time.sleep(1)
-        seconds = self._plan.long_task_s
         before = self._ours.proxy.counts(), self._others.proxy.counts()
-        handles = instance.nap.delay(seconds), stock.defaults.tasks["bench.nap"].delay(seconds)
-        for handle in handles:
-            handle.get(timeout=seconds + TIMEOUT_S)
+        for each in producers:
+            each.submit("analysis.nap", 1, self._plan.long_task_s)
+        for each in producers:
+            each.wait()
         time.sleep(0.5)
         self.last["long_task"] = difference(self._ours.proxy.counts(), before[0])
         self.last["stock_long_task"] = difference(self._others.proxy.counts(), before[1])
-        return {name: _total(self.last[name]) for name in ("long_task", "stock_long_task")}
+        return {name: total(self.last[name]) for name in ("long_task", "stock_long_task")}
 
-    def _submit_in_a_new_process(self) -> None:
+    def _submit_in_new_processes(self, count: int) -> None:
         program = str(Path(sys.executable).with_name("swarm"))
-        words = [program, "submit", "analysis", json.dumps(PAYLOAD), "--wait", f"{TIMEOUT_S:g}"]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        payload = json.dumps(instance.PAYLOAD)
+        words = [program, "submit", "analysis", payload, "--wait", f"{TIMEOUT_S:g}"]
+        for _ in range(count):
+            subprocess.run(words, check=True, env=self._environ, stdout=subprocess.DEVNULL)
 
     def _stock_worker(self) -> AbstractContextManager[Process]:
         return fleets.stock_worker(self._others.url(FIRST), self._directory / "stock.log")
-
-    def _submit_and_wait(self) -> None:
-        task_id = self._client.submit("analysis", PAYLOAD)
-        result = self._client.result(task_id, wait_s=TIMEOUT_S)
-        if result.state != "done":
-            raise RuntimeError(f"the task did not end well: {result}")
-
-    def _stock_submit_and_wait(self) -> None:
-        stock.defaults.tasks["bench.clock"].delay().get(timeout=TIMEOUT_S)
 
     def _count(
         self,
         name: str,
         redis: CountedRedis,
-        run: Callable[[], None],
+        run: Callable[[int], object],
         at_rest_per_s: float,
         *,
         tasks: int | None = None,
     ) -> tuple[float, float]:
-        """Requests, and commands inside scripts, for one run."""
+        """Requests, and commands inside scripts, for one task."""
         tasks = tasks or self._plan.tasks
         # Connections are made by the first task in each process.
-        run()
+        run(1)
         time.sleep(0.5)
         started = time.monotonic()
         executed, before = redis.executed(), redis.proxy.counts()
-        for _ in range(tasks):
-            run()
+        run(tasks)
         # The worker acknowledges after the result is there.
         time.sleep(0.5)
         seconds = time.monotonic() - started
         counts = difference(redis.proxy.counts(), before)
-        inside = _inside_scripts(redis.executed() - executed, counts)
+        inside = inside_scripts(redis.executed() - executed, counts)
         self.last[name] = counts
-        return (_total(counts) - at_rest_per_s * seconds) / tasks, inside / tasks
-
-
-def _total(counts: Counts) -> int:
-    return sum(counter.total() for counter in counts.values())
-
-
-def _inside_scripts(executed: Counter[str], counts: Counts) -> int:
-    """Commands that Redis ran and nobody sent."""
-    sent = sum(counts.values(), start=Counter[str]())
-    return sum(
-        executed[name] - sent[name] for name in executed if name not in _BLOCKING and name != _LOOK
-    )
+        return (total(counts) - at_rest_per_s * seconds) / tasks, inside / tasks
 
 
 def main() -> int:
@@ -311,15 +252,6 @@ def main() -> int:
         )
     )
     return 0
-
-
-def show(title: str, counts: Counts) -> None:
-    """Who asked what how often."""
-    print(f"{title}: {_total(counts)}")
-    for party, counter in sorted(counts.items()):
-        commands = ", ".join(f"{name} {count}" for name, count in counter.most_common())
-        print(f"  {party}: {commands or 'nothing'}")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -22,11 +21,10 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
 
 from bench import fleet as fleets
-from bench import instance, stock
 from bench.fleet import TIMEOUT_S, Fleet, Process
+from bench.producer import Producer, producer
 
 #: Seconds between two single tasks: the worker waits again when the next one comes.
 _PAUSE_S = 0.02
@@ -53,7 +51,7 @@ class Side:
 
     #: What its keys begin with.
     prefix: str
-    clock: Any
+    producer: Producer
     start: Callable[[], AbstractContextManager[Process]]
 
 
@@ -66,13 +64,13 @@ def measure_round(sides: tuple[Side, ...], plan: Plan) -> Figures:
     with ExitStack() as stack:
         workers = {}
         for side in sides:
-            backlog = [side.clock.delay() for _ in range(plan.backlog)]
+            side.producer.submit("analysis.clock", plan.backlog)
             workers[side.prefix] = stack.enter_context(side.start())
-            figures[f"{side.prefix}tasks_per_s"] = throughput(backlog)
+            figures[f"{side.prefix}tasks_per_s"] = throughput(side.producer.wait())
         latencies: dict[str, list[float]] = {side.prefix: [] for side in sides}
         for _ in range(plan.singles):
             for side in sides:
-                latencies[side.prefix].append(latency_ms(side))
+                latencies[side.prefix] += side.producer.singles()
                 time.sleep(_PAUSE_S)
         for side in sides:
             percentiles = quantiles(latencies[side.prefix], n=100, method="inclusive")
@@ -80,26 +78,16 @@ def measure_round(sides: tuple[Side, ...], plan: Plan) -> Figures:
             figures[f"{side.prefix}p99_ms"] = percentiles[98]
         time.sleep(plan.idle_s)
         for side in sides:
-            figures[f"{side.prefix}after_idle_ms"] = latency_ms(side)
+            [figures[f"{side.prefix}after_idle_ms"]] = side.producer.singles()
         time.sleep(_REST_S)
         for side in sides:
             figures[f"{side.prefix}stop_idle_s"] = stop_s(workers[side.prefix])
     return figures
 
 
-def throughput(handles: list[Any]) -> float:
+def throughput(begun: list[float]) -> float:
     """Tasks begun a second, from the first to the last; starting the worker is not in it."""
-    # One process takes them in their order: the others are over when the last one is.
-    handles[-1].get(timeout=TIMEOUT_S + len(handles) / 10)
-    begun = sorted(handle.get(timeout=TIMEOUT_S) for handle in handles)
-    return (len(begun) - 1) / float(begun[-1] - begun[0])
-
-
-def latency_ms(side: Side) -> float:
-    """From before the submission to the begin of the body."""
-    submitted = time.monotonic()
-    begun = float(side.clock.delay().get(timeout=TIMEOUT_S))
-    return (begun - submitted) * 1000
+    return (len(begun) - 1) / (max(begun) - min(begun))
 
 
 def stop_s(worker: Process) -> float:
@@ -111,21 +99,23 @@ def stop_s(worker: Process) -> float:
 
 
 def make_sides(directory: Path, stack: ExitStack) -> tuple[Side, ...]:
-    """Both with their Redis; the producers live in this process."""
-    ours = stack.enter_context(fleets.redis_server(directory / "redis"))
-    others = stack.enter_context(fleets.redis_server(directory / "stock-redis"))
+    """Both with their Redis and a producer that lives on."""
+    enter = stack.enter_context
+    ours = enter(fleets.redis_server(directory / "redis")).url
+    others = enter(fleets.redis_server(directory / "stock-redis")).url
     fleet = Fleet.configure(directory / "fleet")
-    # Our app reads them when it is first used.
-    os.environ.update(fleet.environ(ours.url))
-    stock.careful.conf.update(broker_url=others.url, result_backend=others.url)
     log = directory / "stock.log"
     words = ("--without-gossip", "--without-mingle")
     return (
-        Side("", instance.clock, lambda: fleet.instance(ours.url, events="off")),
+        Side(
+            "",
+            enter(producer("bench.instance", "app", fleet.environ(ours))),
+            lambda: fleet.instance(ours, events="off"),
+        ),
         Side(
             "stock_",
-            stock.careful.tasks["bench.clock"],
-            lambda: fleets.stock_worker(others.url, log, *words, app="careful"),
+            enter(producer("bench.stock", "careful", fleets.stock_environ(others))),
+            lambda: fleets.stock_worker(others, log, *words, app="careful"),
         ),
     )
 

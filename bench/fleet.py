@@ -173,7 +173,7 @@ def stock_worker(
     """`celery worker` with one process; it may not be ready yet."""
     command = [sys.executable, "-m", "celery", "-A", f"bench.stock:{app}", "worker"]
     command += ["--concurrency=1", f"--hostname={app}@{HOST}", *words]
-    with started(command, _stock_environ(redis_url), log) as process:
+    with started(command, stock_environ(redis_url), log) as process:
         yield process
 
 
@@ -183,12 +183,13 @@ def stock_flower(redis_url: str, log: Path) -> Iterator[Process]:
     port = free_port()
     command = [sys.executable, "-m", "celery", "-A", "bench.stock:defaults", "flower"]
     command += [f"--port={port}", "--address=127.0.0.1"]
-    with started(command, _stock_environ(redis_url), log) as process:
+    with started(command, stock_environ(redis_url), log) as process:
         _wait_for_flower(port, process, log)
         yield process
 
 
-def _stock_environ(redis_url: str) -> dict[str, str]:
+def stock_environ(redis_url: str) -> dict[str, str]:
+    """Variables for stock's workers, producers and Flower."""
     return {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),

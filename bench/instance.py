@@ -1,4 +1,4 @@
-"""`swarm worker` with the benchmarks' own tasks, which do next to nothing."""
+"""Ours: `swarm worker` with the benchmarks' own tasks, which do next to nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,24 @@ from celery import signals
 import swarm.cli
 from bench import stock
 from swarm.celery_app import app
+from swarm.client import Client
 
 clock = app.task(name="analysis.clock")(stock.clock)
 nap = app.task(name="analysis.nap")(stock.nap)
+
+PAYLOAD = {"html": "<title>A page</title><p>Some words.</p>"}
+
+
+def analyse_a_page(timeout_s: float) -> None:
+    """A task as producers submit it and wait for it.
+
+    Raises:
+        RuntimeError: it did not end well.
+    """
+    client = Client(app)
+    result = client.result(client.submit("analysis", PAYLOAD), wait_s=timeout_s)
+    if result.state != "done":
+        raise RuntimeError(f"the task did not end well: {result}")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What we compare with: Celery's own Redis transport and result backend.
 
-Its broker comes from Celery's variables `CELERY_BROKER_URL` and `CELERY_RESULT_BACKEND`, or is
-set by whoever produces. It knows nothing of swarm, so that nothing of swarm acts on it.
+Its broker comes from Celery's variables `CELERY_BROKER_URL` and `CELERY_RESULT_BACKEND`. Nothing
+of swarm is imported: that would put swarm's transport in the place of kombu's.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def make_app(name: str, **configuration: Any) -> Celery:
     """An app with both tasks."""
     app = Celery(name, set_as_current=False)
     app.conf.update(broker_connection_retry_on_startup=True, **configuration)
-    app.task(name="bench.clock")(clock)
-    app.task(name="bench.nap")(nap)
+    app.task(name="analysis.clock")(clock)
+    app.task(name="analysis.nap")(nap)
     return app
 
 

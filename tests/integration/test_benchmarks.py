@@ -119,3 +119,12 @@ def test_bench_dispatch_times_both_sides() -> None:
         assert 0 < figures[f"{side}p50_ms"] <= figures[f"{side}p99_ms"]
         assert figures[f"{side}after_idle_ms"] > 0
         assert figures[f"{side}stop_idle_s"] > 0
+
+
+def test_stock_is_stock() -> None:
+    """Importing swarm would put its transport in the place of kombu's."""
+    code = "import sys, bench.producer, bench.stock; print('swarm' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
