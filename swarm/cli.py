@@ -8,16 +8,21 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 import swarm
-from swarm.environment import read_settings
-from swarm.errors import ConfigError, Problem, SwarmError
+from swarm.environment import read_broker, read_settings
+from swarm.errors import BrokerAwayError, ConfigError, Problem, SwarmError
 from swarm.settings import Settings, TaskType, config_path, load_settings
+
+if TYPE_CHECKING:
+    from swarm.delivery.dead import DeadLetter, DeadLetters
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +93,12 @@ def config_check(file: Path | None) -> None:
     metavar="SECONDS",
     help="Wait for the result and print it.",
 )
-def submit(task_type: str, payload: str, wait_s: float) -> None:
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Queue it only if no task had this key in the last 24 hours; the id is that task's.",
+)
+def submit(task_type: str, payload: str, wait_s: float, idempotency_key: str | None) -> None:
     """Queue a task and print its id.
 
     PAYLOAD is JSON, @FILE, or - for standard input:
@@ -97,7 +107,7 @@ def submit(task_type: str, payload: str, wait_s: float) -> None:
     """
     document = _parse_payload(payload)
     client = _client()
-    task_id = client.submit(cast("TaskType", task_type), document)
+    task_id = client.submit(cast("TaskType", task_type), document, idempotency_key=idempotency_key)
     if wait_s:
         _print_result(client.result(task_id, wait_s=wait_s))
     else:
@@ -117,6 +127,85 @@ def submit(task_type: str, payload: str, wait_s: float) -> None:
 def result(task_id: str, wait_s: float) -> None:
     """Print a task's result as JSON; exit 1 when it failed or is not there yet."""
     _print_result(_client().result(task_id, wait_s=wait_s))
+
+
+@cli.group()
+def dead() -> None:
+    """Tasks that could not be done: killed three workers, unknown here, or unreadable."""
+
+
+_NAMES = click.argument("names", metavar="[ID]...", nargs=-1)
+_ALL = click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+
+
+@dead.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Whole entries, a line each.")
+def dead_list(as_json: bool) -> None:  # noqa: FBT001 - a click option
+    """List them, the oldest first."""
+    with _dead_letters() as letters:
+        for letter in letters.all():
+            if as_json:
+                click.echo(json.dumps(asdict(letter), default=str))
+            else:
+                click.echo(
+                    f"{letter.task_id or letter.tag}  {letter.at:%Y-%m-%d %H:%M:%S}  "
+                    f"{letter.task or '?'} in {letter.queue}: {letter.reason}"
+                )
+
+
+@dead.command("show")
+@click.argument("name", metavar="ID")
+def dead_show(name: str) -> None:
+    """Show one by its task's id or its own tag, with its arguments and its history."""
+    with _dead_letters() as letters:
+        letter = letters.find(name)
+    document = {**asdict(letter), "queue": letter.queue, "arguments": letter.arguments()}
+    click.echo(json.dumps(document, indent=2, default=str))
+
+
+@dead.command("replay")
+@_NAMES
+@_ALL
+def dead_replay(names: tuple[str, ...], everything: bool) -> None:  # noqa: FBT001 - a click option
+    """Put them back into their queues, to be tried anew."""
+    with _dead_letters() as letters:
+        for letter in _chosen(letters, names, everything=everything):
+            if letters.replay(letter):
+                click.echo(f"{letter.task_id or letter.tag} is back in {letter.queue}")
+
+
+@dead.command("drop")
+@_NAMES
+@_ALL
+def dead_drop(names: tuple[str, ...], everything: bool) -> None:  # noqa: FBT001 - a click option
+    """Delete them for good."""
+    with _dead_letters() as letters:
+        for letter in _chosen(letters, names, everything=everything):
+            if letters.drop(letter):
+                click.echo(f"{letter.task_id or letter.tag} is deleted")
+
+
+def _chosen(letters: DeadLetters, names: Sequence[str], *, everything: bool) -> list[DeadLetter]:
+    """All are found before any is touched."""
+    if everything == bool(names):
+        expected = "the ids of dead letters, or --all"
+        raise ConfigError([Problem("ID", "both" if names else "nothing", expected)])
+    return letters.all() if everything else [letters.find(name) for name in names]
+
+
+@contextmanager
+def _dead_letters() -> Iterator[DeadLetters]:
+    import redis
+
+    from swarm.brokers import connect
+    from swarm.delivery.dead import DeadLetters
+
+    broker = read_broker()
+    try:
+        with connect(broker) as client:
+            yield DeadLetters(client)
+    except redis.RedisError as exc:
+        raise BrokerAwayError(f"{broker.address} did not answer: {exc}") from exc
 
 
 @cli.command()

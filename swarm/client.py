@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from swarm.analysis.model import parse_analysis_job
 from swarm.browse.model import parse_browser_job
-from swarm.errors import BrokerAwayError, ConfigError, Problem
+from swarm.delivery.transport import IDEMPOTENCY_HEADER
+from swarm.errors import BrokerAwayError, ConfigError, DuplicateTaskError, Problem
 from swarm.settings import TaskType
 
 _PARSERS: dict[TaskType, Callable[[object], object]] = {
@@ -47,8 +48,17 @@ class Client:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def submit(self, task_type: TaskType, payload: dict[str, Any]) -> str:
+    def submit(
+        self,
+        task_type: TaskType,
+        payload: dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+    ) -> str:
         """Check the payload, queue the task, return its id.
+
+        With an `idempotency_key` that was used in the last 24 hours nothing is queued, and the id
+        is that of the task which was.
 
         Raises:
             ConfigError: the payload is wrong; every wrong field is named. Or no pool of
@@ -72,8 +82,10 @@ class Client:
                     args=[payload],
                     task_id=task_id,
                     producer=producer,
-                    retry=False,
+                    headers={IDEMPOTENCY_HEADER: idempotency_key} if idempotency_key else None,
                 )
+        except DuplicateTaskError as exc:
+            return exc.task_id
         except _AWAY as exc:
             if connected:
                 message = f"the broker broke off; task {task_id} may or may not be queued: {exc}"
@@ -96,7 +108,7 @@ class Client:
             state, value = handle.state, handle.result
         except CeleryTimeoutError:
             # Left to the garbage collector it happens while Python shuts down, with a traceback.
-            handle.backend.remove_pending_result(handle)  # type: ignore[attr-defined]
+            handle.backend.remove_pending_result(handle)
             return TaskResult(task_id, "pending")
         except _AWAY as exc:
             raise BrokerAwayError(f"the broker did not answer: {exc}") from exc

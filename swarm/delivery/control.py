@@ -22,7 +22,7 @@ class Control(celery_control.Control):
         self,
         task_id: str | list[str],
         destination: Any = None,
-        terminate: bool = False,  # noqa: FBT001, FBT002 - Celery's signature
+        terminate: bool = False,
         signal: Any = None,
         **kwargs: Any,
     ) -> None:

@@ -1,19 +1,19 @@
-"""Names in Redis. What is not listed here is kombu's or Celery's own.
+r"""Names in Redis. What is not listed here is kombu's or Celery's own.
 
-| key                          | type              | what                                            |
-|------------------------------|-------------------|-------------------------------------------------|
-| `<queue>`, `<queue>\\x06\\x16N` | list              | waiting messages by priority, as kombu has them |
-| `swarm:bell:<queue>`         | list of 0 or 1    | idle workers wait for it                        |
-| `swarm:scheduled:<queue>`    | sorted set        | messages with an ETA, by due time in epoch ms   |
-| `swarm:held:<holder>`        | list              | taken, not committed                            |
-| `swarm:lease:<holder>`       | string, expires   | the holder lives, and holds something for long  |
-| `swarm:holders`              | hash              | holder -> its queues                            |
-| `swarm:deaths:<tag>`         | list, expires     | workers that died under the message             |
-| `swarm:dead`                 | hash              | dead letters: tag -> entry                      |
-| `swarm:done:<task id>`       | string, expires   | the task is committed                           |
-| `swarm:sent:<tag>`           | string, expires   | the message was published                       |
-| `swarm:claim:<key>`          | string, expires   | idempotency key -> task id                      |
-| `swarm:revoked:<task id>`    | string, expires   | the task is not to be started                   |
+| key                              | type             | what                                   |
+|----------------------------------|------------------|----------------------------------------|
+| `<queue>`, `<queue>\x06\x16<N>`   | list             | waiting, by priority, as kombu does it |
+| `swarm:bell:<queue>`             | list of 0 or 1   | idle workers wait for it               |
+| `swarm:scheduled:<queue>`        | sorted set       | messages with an ETA, by epoch ms      |
+| `swarm:held:<holder>`            | list             | taken, not committed                   |
+| `swarm:lease:<holder>`           | string, expires  | it lives, and has held something long  |
+| `swarm:holders`                  | hash             | holder -> its queues                   |
+| `swarm:deaths:<delivery tag>`    | list, expires    | workers that died under the message    |
+| `swarm:dead`                     | hash             | dead letters: delivery tag -> entry    |
+| `swarm:done:<task id>`           | string, expires  | the task is committed                  |
+| `swarm:sent:<delivery tag>`      | string, expires  | the message was published              |
+| `swarm:claim:<idempotency key>`  | string, expires  | the task that has it                   |
+| `swarm:revoked:<task id>`        | string, expires  | not to be started                      |
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ DEAD = "swarm:dead"
 
 
 def bell(queue: str) -> str:
+    """A queue's bell."""
     return f"swarm:bell:{queue}"
 
 
 def held(holder: str) -> str:
+    """What a holder has."""
     return f"swarm:held:{holder}"
 
 
 def lease(holder: str) -> str:
+    """A holder's lease."""
     return f"swarm:lease:{holder}"
 
 
 def revoked(task_id: str) -> str:
+    """The mark of a revoked task."""
     return f"swarm:revoked:{task_id}"

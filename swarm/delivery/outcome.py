@@ -111,7 +111,8 @@ def delivery_tag(request: Any) -> str | None:
     properties = getattr(request, "properties", None)
     if not properties or getattr(request, "is_eager", False):
         return None
-    return properties.get("delivery_tag")
+    tag: str | None = properties.get("delivery_tag")
+    return tag
 
 
 def outcome_of(request: Any, *, anew: bool = False) -> Outcome | None:
@@ -134,6 +135,7 @@ def begin(request: Any) -> None:
 
 
 def end() -> None:
+    """Publish and store at once again."""
     _collecting.set(None)
 
 

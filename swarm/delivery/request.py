@@ -16,8 +16,8 @@ class Request(celery_request.Request):
     def on_failure(
         self,
         exc_info: Any,
-        send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
-        return_ok: bool = False,  # noqa: FBT001, FBT002
+        send_failed_event: bool = True,
+        return_ok: bool = False,
     ) -> Any:
         exc = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(exc, WorkerLostError | SystemExit | KeyboardInterrupt):

@@ -65,7 +65,7 @@ class ResultBackend(RedisBackend):
         task_id: str,
         result: Any,
         request: Any = None,
-        store_result: bool = True,  # noqa: FBT001, FBT002 - Celery's signature, as below
+        store_result: bool = True,
         state: str = states.SUCCESS,
     ) -> None:
         with self._ending(request):
@@ -109,31 +109,8 @@ class ResultBackend(RedisBackend):
             outcomes.end()
 
     def _commit(self, outcome: Outcome) -> None:
-        """Run the commit script until the broker has answered.
-
-        A task's own process waits as long as it takes, as it has nothing better to do and the
-        task's time limit over it. A parent must go on: what it cannot commit stays held, and is
-        done again.
-        """
         arguments = outcome.arguments(str(worker_holder().name), done_ttl_s=DONE_S)
-        is_patient = get_current_task() is not None
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                answer = scripts.COMMIT.run(self.client, *arguments).decode()
-                break
-            except (redis.RedisError, OSError) as exc:
-                if not _is_passing(exc):
-                    raise
-                if not is_patient:
-                    raise NotCommittedError(f"task {outcome.task_id}: {exc}") from exc
-                if pause_s == _FIRST_PAUSE_S:
-                    log.warning(
-                        "a task's end waits for the broker",
-                        extra={"fields": {"task_id": outcome.task_id, "reason": str(exc)}},
-                    )
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        answer = self._run_commit(outcome.task_id, arguments)
         outcome.committed = True
         if answer in {"gone", "duplicate"}:
             log.warning(
@@ -143,6 +120,31 @@ class ResultBackend(RedisBackend):
                 else "another message of the same task is committed",
                 extra={"fields": {"task_id": outcome.task_id}},
             )
+
+    def _run_commit(self, task_id: str, arguments: list[Any]) -> str:
+        """Run the commit script until the broker has answered.
+
+        A task's own process waits as long as it takes, as it has nothing better to do and the
+        task's time limit over it. A parent must go on: what it cannot commit stays held, and is
+        done again.
+        """
+        is_patient = get_current_task() is not None
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return str(scripts.COMMIT.run(self.client, *arguments).decode())
+            except (redis.RedisError, OSError) as exc:
+                if not _is_passing(exc):
+                    raise
+                if not is_patient:
+                    raise NotCommittedError(f"task {task_id}: {exc}") from exc
+                if pause_s == _FIRST_PAUSE_S:
+                    log.warning(
+                        "a task's end waits for the broker",
+                        extra={"fields": {"task_id": task_id, "reason": str(exc)}},
+                    )
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     # -- what is stored meanwhile
 

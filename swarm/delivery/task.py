@@ -10,14 +10,14 @@ from celery.exceptions import Reject
 from swarm.delivery import outcome as outcomes
 
 
-class Task(celery.Task):
+class Task(celery.Task[Any, Any]):
     """A task whose successors are part of its commit."""
 
     abstract = True
     Request = "swarm.delivery.request:Request"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        request = self.request
+        request: Any = self.request
         # Also true when the task calls itself as a function.
         is_call_of_code = request.called_directly or getattr(request, "body_began", False)
         if is_call_of_code or outcomes.delivery_tag(request) is None:
@@ -51,6 +51,6 @@ class Task(celery.Task):
         with outcomes.collected(self.request):
             return super().replace(sig)
 
-    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
         with outcomes.collected(self.request):
-            return super().add_to_chord(sig, lazy)
+            return super().add_to_chord(sig, lazy)  # type: ignore[call-overload]

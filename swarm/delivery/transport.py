@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 #: 300 s, and each wait is a command they count.
 WAIT_S = 240
 #: Seconds until the reply to a script counts as overdue.
-_REPLY_S = 3
+_REPLY_S = 3.0
 #: Seconds after which a second attempt to publish would exceed what a producer is promised.
 _RETRY_WITHIN_S = 0.5
 #: Seconds in which a repeated publish is recognised.
@@ -73,7 +73,7 @@ class QoS(virtual.QoS):
         self.channel.holder.ended(delivery_tag)
         super().ack(delivery_tag)
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         died = self.channel.holder.deaths.pop(delivery_tag, None)
         if died is not None and requeue:
             self.channel.release(delivery_tag, "died", died)
@@ -336,7 +336,7 @@ class Channel(kombu_redis.Channel):
         except self.connection_errors as exc:
             log.warning("not returned, the reaper will", extra={"fields": {"reason": str(exc)}})
 
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(asynchronous)
         # PING before a command is a command too.
         parameters.update(health_check_interval=0, **QUIET)

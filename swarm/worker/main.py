@@ -14,8 +14,8 @@ from celery import bootsteps, signals
 from celery.worker import state as celery_state
 
 from swarm import logs
-from swarm.browse.engine import EngineError
 from swarm.brokers import Broker, connect
+from swarm.browse.engine import EngineError
 from swarm.celery_app import SOFT_LIMIT_MARGIN_S, app
 from swarm.delivery.holder import worker_holder
 from swarm.delivery.release import release
@@ -110,8 +110,7 @@ def _give_back(broker: Broker) -> None:
 
 def _stop_with_failure() -> None:
     """Ask Celery's loop to end: what it has taken meanwhile goes back to the queue."""
-    # Celery reads it as an exit status; its stubs know only the initial None.
-    celery_state.should_stop = EXIT_FAILURE  # type: ignore[assignment]
+    celery_state.should_stop = EXIT_FAILURE
 
 
 def _connect_signals(
