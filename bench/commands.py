@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -224,7 +224,7 @@ def main() -> int:
     options = parser.parse_args()
     plan = QUICK if options.quick else Plan()
     if options.seconds:
-        plan = Plan(window_s=options.seconds)
+        plan = replace(plan, window_s=options.seconds)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-bench-")))
         for part in ("rest", "tasks"):
