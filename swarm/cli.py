@@ -200,7 +200,8 @@ def _dead_letters() -> Iterator[DeadLetters]:
     from swarm.brokers import connect
     from swarm.delivery.dead import DeadLetters
 
-    broker = read_broker()
+    # A producer, as whom people submit tasks, has no right to them.
+    broker = read_broker(credential="redis-url-scaler")
     try:
         with connect(broker) as client:
             yield DeadLetters(client)

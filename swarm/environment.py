@@ -85,21 +85,23 @@ def read_credential(name: str, environ: Mapping[str, str] = os.environ) -> str |
         return None
 
 
-def read_broker(environ: Mapping[str, str] = os.environ) -> Broker:
-    """The primary broker: `REDIS_URL`, else the credential `redis-url`.
+def read_broker(
+    environ: Mapping[str, str] = os.environ, *, credential: str = "redis-url"
+) -> Broker:
+    """The primary broker: `REDIS_URL`, else the credential, which says as whom to enter.
 
     Raises:
         ConfigError: neither is there, or the URL is wrong.
     """
-    url = environ.get("REDIS_URL") or read_credential("redis-url", environ)
+    url = environ.get("REDIS_URL") or read_credential(credential, environ)
     if not url:
         raise ConfigError(
             [
                 Problem(
                     "REDIS_URL",
                     "nothing",
-                    "redis://:PASSWORD@HOST:6379/0 or rediss://..., in the environment or in "
-                    f"{DEFAULT_CREDENTIALS_DIRECTORY}/redis-url (readable by root)",
+                    "redis://USER:PASSWORD@HOST:6379/0 or rediss://..., in the environment or in "
+                    f"{DEFAULT_CREDENTIALS_DIRECTORY}/{credential} (readable by root)",
                 )
             ]
         )

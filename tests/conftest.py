@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.role_redis import RoleRedis, need_redis
 
 settings.register_profile(
     "swarm",
@@ -28,3 +31,13 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "SSH_ORIGINAL_COMMAND",
         }:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def role_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoleRedis]:
+    """A Redis as the role deploys it, with a URL for each of its users."""
+    need_redis()
+    redis = RoleRedis(tmp_path_factory.mktemp("role-redis"))
+    redis.start()
+    yield redis
+    redis.stop()

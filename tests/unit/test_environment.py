@@ -193,6 +193,14 @@ def test_the_variable_comes_before_the_credential(tmp_path: Path) -> None:
     assert read_broker(environ).address == "redis://from-variable:6379"
 
 
+def test_who_may_do_more_has_an_address_of_his_own(tmp_path: Path) -> None:
+    for name, user in (("redis-url", "producer"), ("redis-url-scaler", "scaler")):
+        (tmp_path / name).write_text(f"redis://{user}:secret@h\n", encoding="utf-8")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert read_broker(environ).url.startswith("redis://producer:")
+    assert read_broker(environ, credential="redis-url-scaler").url.startswith("redis://scaler:")
+
+
 def test_without_a_broker_both_ways_to_give_one_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"REDIS_URL: got nothing.*/etc/swarm/credentials"):
         read_broker({"CREDENTIALS_DIRECTORY": str(tmp_path)})
