@@ -54,6 +54,15 @@ deploy: setup ## Deploy to the hosts of INVENTORY (inventories/lab)
 	@$(BIN)/python playbooks/wheelhouse.py
 	@$(BIN)/ansible-playbook -i $(INVENTORY) $(ANSIBLE_ARGS) playbooks/deploy.yml
 
+.PHONY: backup
+backup: setup ## Copy what Redis holds in INVENTORY to a file in backups/
+	@$(BIN)/ansible-playbook -i $(INVENTORY) $(ANSIBLE_ARGS) playbooks/backup.yml
+
+.PHONY: restore
+restore: setup ## Give Redis in INVENTORY what the file BACKUP holds
+	@$(BIN)/ansible-playbook -i $(INVENTORY) -e redis_backup_file=$(abspath $(BACKUP)) \
+	  $(ANSIBLE_ARGS) playbooks/restore.yml
+
 ##@ Checks
 .PHONY: test
 test: setup ## Run every check below, then print each one's closing line
