@@ -114,6 +114,10 @@ bench-commands: setup ## Commands on Redis at rest and for a task, against stock
 bench-dispatch: setup ## Tasks a second and time to a task's start, against stock Celery; takes long
 	@$(BIN)/python -m bench.dispatch $(BENCH_ARGS)
 
+.PHONY: bench-appendfsync
+bench-appendfsync: setup ## What it costs to have each task on disk at once; BENCH_ARGS=--directory=PLACE
+	@$(BIN)/python -m bench.appendfsync $(BENCH_ARGS)
+
 ##@ Upkeep
 .PHONY: format
 format: setup ## Format the Python code

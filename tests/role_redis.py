@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +13,11 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tests.loopback import REDIS, free_port, wait_until
+
 ROLE = Path(__file__).parents[1] / "roles" / "redis"
-#: The same program is the server when it is called so; installing redis-server would start one.
-SERVER = Path("/usr/bin/redis-check-rdb")
 USERS = ("admin", "producer", "worker", "flower", "scaler", "exporter")
 QUEUES = ("browser", "analysis")
-START_TIMEOUT_S = 20.0
 
 
 def password_of(user: str) -> str:
@@ -62,16 +59,12 @@ class RoleRedis:
         with (self.directory / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(
                 ["redis-server", str(self.directory / "redis.conf"), *words],
-                executable=SERVER,
+                executable=REDIS,
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
         with self.connect("admin") as redis:
-            while not _answers(redis):
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"Redis did not start:\n{self.log}")
-                time.sleep(0.05)
+            wait_until(lambda: _answers(redis), what="Redis")
 
     def stop(self) -> None:
         if self.process is not None:
@@ -120,17 +113,10 @@ class RoleRedis:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
 def need_redis() -> None:
     """Skip where it is missing, but never in continuous integration."""
-    if not SERVER.exists():
-        message = f"{SERVER} is missing: apt install redis-tools"
+    if not REDIS.exists():
+        message = f"{REDIS} is missing: apt install redis-tools"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.role_redis import ROLE, SERVER, RoleRedis, need_redis
+from tests.loopback import REDIS
+from tests.role_redis import ROLE, RoleRedis, need_redis
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def path(tmp_path: Path) -> str:
     need_redis()
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "redis-server").symlink_to(SERVER)
+    (programs / "redis-server").symlink_to(REDIS)
     return f"{programs}:{os.environ['PATH']}"
 
 
