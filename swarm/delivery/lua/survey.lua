@@ -1,23 +1,38 @@
--- What the reaper looks at: every holder with its lease and what it holds. On the way it moves
--- what is due and rings for queues that wait, in case nobody is left who would.
+-- What the reaper looks at: the queues, and every holder with its lease and what it holds. On the
+-- way it moves what is due and rings for queues that wait, in case nobody is left who would.
 -- ARGV: queues
--- Returns {holder, milliseconds left of its lease or -2, {tags}, holder, ...}
+-- Returns {now in epoch ms, then for each queue: messages waiting, when the next scheduled one is
+-- due (epoch ms) or -1, whether its bell is rung, then holder, milliseconds left of its lease or
+-- -2, {what names each message it holds}, holder, ...}
 
+local function waiting(queue)
+  if not is_waiting(queue) then
+    return 0
+  end
+  ring(queue)
+  local length = redis.call('LLEN', queue)
+  for priority = 1, 9 do
+    length = length + redis.call('LLEN', queue .. SEPARATOR .. priority)
+  end
+  return length
+end
+
+local reply = {now_ms()}
 for _, queue in ipairs(ARGV) do
   promote(queue)
-  if is_waiting(queue) then
-    ring(queue)
-  end
+  reply[#reply + 1] = waiting(queue)
+  reply[#reply + 1] = next_due(queue) or -1
+  reply[#reply + 1] = redis.call('EXISTS', 'swarm:bell:' .. queue)
 end
-local reply = {}
 for _, holder in ipairs(redis.call('HKEYS', 'swarm:holders')) do
-  local tags = {}
+  local names = {}
   for _, envelope in ipairs(redis.call('LRANGE', 'swarm:held:' .. holder, 0, -1)) do
     local _, message = open(envelope)
-    tags[#tags + 1] = tag_of(message)
+    -- A message without a tag is named by its whole text, as the release script does.
+    names[#names + 1] = string.match(message, '"delivery_tag":%s*"([^"]+)"') or message
   end
   reply[#reply + 1] = holder
   reply[#reply + 1] = redis.call('PTTL', 'swarm:lease:' .. holder)
-  reply[#reply + 1] = tags
+  reply[#reply + 1] = names
 end
 return reply

@@ -1,0 +1,120 @@
+"""The reaper: gives back what the holders of vanished hosts held.
+
+It only ever looks and releases; what is lost, `swarm.delivery.survey` decides. The scaler runs it
+(`swarm.scaler.adapters.broker`), in a thread, as it blocks for as long as the broker's time limits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from swarm.delivery import scripts
+from swarm.delivery.release import release
+from swarm.delivery.survey import Attention, Patience, Rhythm, Sightings, Survey, parse_survey
+from swarm.delivery.survey import pause_s as _pause_s
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What one holder lost."""
+
+    holder: str
+    returned: int
+    """Messages that are in their queues again."""
+    dead: int
+    """Messages that are dead letters now, because too many workers died under them."""
+    why: str
+
+
+class Reaper:
+    """Looks at one broker. Not for several threads at once."""
+
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        queues: Sequence[str],
+        *,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`connect` gives a client that neither retries nor waits for ever."""
+        self._connect = connect
+        self._queues = tuple(queues)
+        self._patience = patience or Patience()
+        self._clock = clock
+        self._base: redis.Redis | None = None
+        self._client: redis.Redis | None = None
+        self._sightings = Sightings()
+        self._survey: Survey | None = None
+
+    def look(self) -> tuple[Survey, tuple[GivenBack, ...]]:
+        """Survey the broker and give back what is lost.
+
+        Raises:
+            redis.RedisError, OSError, ValueError: the broker is away, refuses, or answers
+                something else. All sightings start anew.
+        """
+        try:
+            survey = self._ask()
+            self._sightings = self._sightings.after(survey, self._patience)
+            lost = self._sightings.lost(self._patience)
+            given = [self._release(holder, tags) for holder, tags in lost.items()]
+        except BaseException:
+            self.close()
+            raise
+        self._survey = survey
+        return survey, tuple(each for each in given if each.returned or each.dead)
+
+    def pause_s(self, attention: Attention, rhythm: Rhythm) -> float:
+        """Seconds from the last look to the next."""
+        if self._survey is None:
+            return rhythm.close_s
+        return _pause_s(self._survey, self._sightings, attention, rhythm, self._patience)
+
+    def close(self) -> None:
+        """Let go of the connection, and of all that was seen through it."""
+        self._sightings, self._survey = Sightings(), None
+        for client in (self._client, self._base):
+            if client is not None:
+                client.close()
+        self._client = self._base = None
+
+    def _ask(self) -> Survey:
+        if self._client is not None:
+            try:
+                return self._ask_once(self._client)
+            except redis.ConnectionError:
+                # Closed since the last look: by a restart of the broker, or because it was idle.
+                self.close()
+        # One connection that is never made anew behind our back: its end is a break.
+        self._base = self._connect()
+        self._client = redis.Redis(
+            connection_pool=self._base.connection_pool, single_connection_client=True
+        )
+        return self._ask_once(self._client)
+
+    def _ask_once(self, client: redis.Redis) -> Survey:
+        asked_at = self._clock()
+        reply = scripts.SURVEY.run(client, *self._queues)
+        return parse_survey(reply, self._queues, asked_at=asked_at, answered_at=self._clock())
+
+    def _release(self, holder: str, tags: Sequence[str]) -> GivenBack:
+        if self._client is None:
+            raise redis.ConnectionError("not connected")
+        # Not every message is UTF-8.
+        needles: list[Any] = [tag.encode(errors="surrogateescape") for tag in tags]
+        reason = f"its worker vanished: no lease for {self._patience.lease_s:g} s"
+        returned, dead = release(
+            self._client,
+            holder,
+            "died",
+            reason,
+            choice="unleased",
+            needles=needles,
+        )
+        return GivenBack(holder, returned, dead, reason)
