@@ -114,6 +114,14 @@ class ScalerSettings(_Section):
     report_max_age_s: float = Field(default=15.0, gt=5)
     """Age in seconds beyond which an instance's own report is not believed. Instances write at
     least every 5 s."""
+    survey_interval_s: float = Field(default=300.0, ge=10)
+    """Seconds between two surveys of the broker while nothing is amiss. Each costs one request;
+    while a host is away they come every 10 s, whatever stands here. A survey gives back what
+    vanished workers held, and notices tasks that wait although an instance says it is idle."""
+    zero_check_s: float = Field(default=60.0, ge=1)
+    """Longest time in seconds between two looks at the queues of a pool of which nothing runs, at
+    one request each, when the broker cannot announce a task by itself: while scheduled tasks lie
+    in them, or where it refuses BLMOVE. Otherwise a task is announced at once."""
     metrics_port: Port = 9098
     """Serves /metrics, and /sd for Prometheus' service discovery, on SWARM_METRICS_ADDRESS."""
     known_hosts: Path = Field(default=Path("/etc/swarm/scaler/known_hosts"), strict=False)

@@ -53,6 +53,8 @@ class InstanceStatus:
     """`up`, `down`, or `none` for pools without one."""
     written_at: Seconds
     """Monotonic seconds."""
+    queues: tuple[str, ...] | None = None
+    """Queues it consumes; None for its pool's own."""
     version: int = VERSION
 
     @classmethod

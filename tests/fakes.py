@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from swarm.delivery.survey import Attention
 from swarm.scaler.model import HostReport, Instance, InstanceState, Start, Stop, Unknown
 from swarm.scaler.ports import CommandError
 
@@ -19,12 +21,47 @@ class FakeQueues:
 
     lengths: dict[str, int] = field(default_factory=dict)
     away: str | None = None
+    asked: int = 0
 
     async def waiting(self, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
+        self.asked += 1
         if self.away is not None:
             return dict.fromkeys(queues, Unknown(self.away))
         return {
             queue: self.lengths.get(queue, Unknown(f"no answer about queue {queue}"))
+            for queue in queues
+        }
+
+
+@dataclass
+class FakeView:
+    """A `BrokerView` of the same queues, whose bells nobody hears unless told so."""
+
+    queues: FakeQueues
+    silent: set[str] = field(default_factory=set)
+    piles: dict[str, float] = field(default_factory=dict)
+    away: str | None = None
+    attention: Attention = field(default_factory=Attention)
+    ages: list[float] = field(default_factory=list)
+    """How old each answer might have been."""
+
+    def attend(self, attention: Attention) -> None:
+        self.attention = attention
+
+    def quiet(self) -> frozenset[str]:
+        return frozenset(self.silent) & self.attention.deserted
+
+    def piled(self) -> Mapping[str, float]:
+        return self.piles
+
+    async def waiting(
+        self, queues: Sequence[str], *, max_age_s: float
+    ) -> Mapping[str, int | Unknown]:
+        self.ages.append(max_age_s)
+        if self.away is not None:
+            return dict.fromkeys(queues, Unknown(self.away))
+        return {
+            queue: self.queues.lengths.get(queue, Unknown(f"no answer about queue {queue}"))
             for queue in queues
         }
 
@@ -57,9 +94,9 @@ class FakeUnits:
         self._check(pool, number)
         self.instances.pop((pool, number), None)
 
-    def add(self, pool: str, number: int, state: InstanceState, **fields: float) -> None:
+    def add(self, pool: str, number: int, state: InstanceState, **fields: Any) -> None:
         instance = Instance(pool, number, self.host, state, pid=1000 + number)
-        self.instances[pool, number] = replace(instance, **fields)  # type: ignore[arg-type]
+        self.instances[pool, number] = replace(instance, **fields)
 
     def _check(self, pool: str, number: int) -> None:
         if self.away is not None or self.refuses is not None:

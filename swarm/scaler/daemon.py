@@ -19,8 +19,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from swarm import logs
-from swarm.environment import read_credential, read_metrics_address, read_settings
+from swarm.brokers import Broker
+from swarm.delivery.survey import Rhythm
+from swarm.environment import read_broker, read_credential, read_metrics_address, read_settings
 from swarm.errors import ConfigError, Problem
+from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.commands import LocalRunner, SshRunner, local_unitctl
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.metrics import ScalerMetrics
@@ -48,17 +51,21 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     settings = read_settings(environ)
     if not settings.hosts:
         raise ConfigError([Problem("hosts", "nothing", "at least one host to scale on")])
+    broker = read_broker(environ)
     notifier = Notifier(environ)
     logs.setup(environ.get("SWARM_LOGLEVEL", "info"), under_systemd=notifier.under_systemd)
-    asyncio.run(Daemon(settings, notifier, environ).run())
+    asyncio.run(Daemon(settings, broker, notifier, environ).run())
     return 0
 
 
 class Daemon:
     """Owns the adapters and the loop."""
 
-    def __init__(self, settings: Settings, notifier: Notifier, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, broker: Broker, notifier: Notifier, environ: Mapping[str, str]
+    ) -> None:
         self._settings = settings
+        self._broker = broker
         self._notifier = notifier
         self._environ = environ
         self._metrics = ScalerMetrics(settings)
@@ -79,12 +86,20 @@ class Daemon:
             queues = await stack.enter_async_context(
                 FlowerQueues(self._settings.flower, read_credential("flower-auth", self._environ))
             )
+            view = await stack.enter_async_context(
+                RedisView(
+                    self._broker,
+                    self._settings.queues(),
+                    Rhythm(idle_s=scaler.survey_interval_s),
+                    self._metrics,
+                )
+            )
             units = {}
             for name in self._settings.hosts:
                 runner = self._runner(name)
                 stack.push_async_callback(runner.close)
                 units[name] = SystemdUnits(name, runner, report_max_age_s=scaler.report_max_age_s)
-            await self._loop(Reconciler(self._settings, queues, units))
+            await self._loop(Reconciler(self._settings, queues, view, units))
         self._notifier.stopping("stopped; instances run on")
         log.info("stopped; instances run on")
 

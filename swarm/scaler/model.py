@@ -50,6 +50,10 @@ class Instance:
     boot_time_s: float | None = None
     trouble: str | None = None
     """Why its own word cannot be believed, when it is unreported."""
+    waits: bool = False
+    """By its own fresh word it is idle, connected and blocked on its queues: they are empty."""
+    queues: tuple[str, ...] | None = None
+    """Queues it consumes; None for its pool's own."""
     misconfigured: bool = False
     """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from swarm.delivery.survey import Attention
 from swarm.errors import TransientError
 from swarm.scaler.model import HostReport, Unknown
 
@@ -18,6 +19,28 @@ class QueueSource(Protocol):
 
     async def waiting(self, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
         """Tasks in each of the queues. Never raises: what it cannot tell is Unknown."""
+        ...
+
+
+class BrokerView(Protocol):
+    """Knows what the broker itself shows, at far less than Flower's price; keeps a look at it."""
+
+    def attend(self, attention: Attention) -> None:
+        """Told in every turn what the hosts' answers call for."""
+        ...
+
+    def quiet(self) -> frozenset[str]:
+        """Deserted queues of which it would be known by now if anything waited in them."""
+        ...
+
+    def piled(self) -> Mapping[str, float]:
+        """Queues in which the last survey saw tasks waiting, and when that was."""
+        ...
+
+    async def waiting(
+        self, queues: Sequence[str], *, max_age_s: float
+    ) -> Mapping[str, int | Unknown]:
+        """Tasks in each of the queues, as of not longer ago than that. Never raises."""
         ...
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
-from swarm.scaler import placement, policy
+from swarm.scaler import asking, placement, policy
+from swarm.scaler.asking import Source
 from swarm.scaler.model import (
     Action,
     ActionResult,
@@ -22,7 +23,7 @@ from swarm.scaler.model import (
     Start,
     Unknown,
 )
-from swarm.scaler.ports import CommandError, QueueSource, UnitManager
+from swarm.scaler.ports import BrokerView, CommandError, QueueSource, UnitManager
 from swarm.settings import Settings
 
 
@@ -30,14 +31,23 @@ class Reconciler:
     """Holds what a turn needs of the ones before it."""
 
     def __init__(
-        self, settings: Settings, queues: QueueSource, units: Mapping[str, UnitManager]
+        self,
+        settings: Settings,
+        queues: QueueSource,
+        broker: BrokerView,
+        units: Mapping[str, UnitManager],
     ) -> None:
         self._settings = settings
         self._queues = queues
+        self._broker = broker
         self._units = units
         self._memories = {name: PoolMemory() for name in settings.pools}
         self._proofs: placement.Proofs = {}
         self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
+        # When each pool last had work, or was sure to have none.
+        self._active_at: dict[str, float] = {}
+        # Piles that turned out to be none, by queue and the time of the survey that saw them.
+        self._cleared: dict[str, float] = {}
 
     async def turn(self, now: float) -> Outcome:
         """Observe everything at once, decide for every pool, carry out the plan.
@@ -59,11 +69,9 @@ class Reconciler:
         return Outcome(observation, decisions, tuple(results), plan.notes)
 
     async def _observe(self, now: float) -> Observation:
-        lengths, reports = await asyncio.gather(
-            self._queues.waiting(self._settings.queues()),
-            asyncio.gather(*(units.report() for units in self._units.values())),
-        )
+        reports = await asyncio.gather(*(units.report() for units in self._units.values()))
         hosts = dict(zip(self._units, reports, strict=True))
+        lengths = await self._lengths(now, hosts)
         return Observation(
             now,
             waiting={
@@ -72,6 +80,51 @@ class Reconciler:
             hosts=hosts,
             unseen=self._unseen(now, hosts),
         )
+
+    async def _lengths(
+        self, now: float, hosts: Mapping[str, HostReport | Unknown]
+    ) -> Mapping[str, int | Unknown]:
+        """How much waits in each queue, from whoever knows it at the least cost."""
+        pools = self._settings.pools
+        self._broker.attend(asking.attention(pools, hosts))
+        piled = self._broker.piled()
+        sources = asking.choose(
+            pools,
+            self._settings.scaler,
+            asking.reported(hosts),
+            quiet=self._broker.quiet(),
+            doubted=[queue for queue, at in piled.items() if self._cleared.get(queue) != at],
+        )
+        asked = {
+            source: [
+                q for name, pool in pools.items() if sources[name] is source for q in pool.queues
+            ]
+            for source in Source
+        }
+        lengths: dict[str, int | Unknown] = dict.fromkeys(asked[Source.NOBODY], 0)
+        if asked[Source.FLOWER]:
+            lengths |= await self._queues.waiting(asked[Source.FLOWER])
+        if asked[Source.BROKER]:
+            lengths |= await self._ask_broker(now, asked[Source.BROKER], sources)
+        for name, pool in pools.items():
+            total = _total(pool.queues, lengths)
+            if sources[name] is not Source.BROKER or (isinstance(total, int) and total > 0):
+                self._active_at[name] = now
+        for queue in asked[Source.FLOWER]:
+            if lengths.get(queue) == 0 and queue in piled:
+                self._cleared[queue] = piled[queue]
+        return lengths
+
+    async def _ask_broker(
+        self, now: float, queues: Sequence[str], sources: Mapping[str, Source]
+    ) -> Mapping[str, int | Unknown]:
+        at_most = self._settings.scaler.zero_check_s
+        ages = (
+            asking.max_age_s(now, active_at=self._active_at.setdefault(name, now), at_most=at_most)
+            for name, source in sources.items()
+            if source is Source.BROKER
+        )
+        return await self._broker.waiting(queues, max_age_s=min(ages))
 
     def _unseen(
         self, now: float, hosts: Mapping[str, HostReport | Unknown]

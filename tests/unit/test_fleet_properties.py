@@ -26,7 +26,7 @@ from swarm.scaler.ports import CommandError
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
 from tests.builders import make_settings
-from tests.fakes import FakeQueues
+from tests.fakes import FakeQueues, FakeView
 
 POOL = "browser"
 #: The shortest windows that still mean something, so that a history has many steps down.
@@ -98,6 +98,7 @@ class Host:
             state_for_s=now - worker.started_at,
             idle_for_s=idle_for_s,
             active=int(worker.busy_until is not None),
+            waits=state is InstanceState.IDLE,
             tasks_ended=worker.ended,
             pid=worker.pid,
         )
@@ -134,12 +135,13 @@ class Fleet:
         self.now = 0.0
         self.pids = 0
         self.queues = FakeQueues({POOL: 0})
+        self.view = FakeView(self.queues)
         self.hosts = {name: Host(name, self) for name in configured.hosts}
         self.stopped: list[Stop] = []
         self.restart_scaler()
 
     def restart_scaler(self) -> None:
-        self.reconciler = Reconciler(self.settings, self.queues, self.hosts)
+        self.reconciler = Reconciler(self.settings, self.queues, self.view, self.hosts)
 
     @property
     def workers(self) -> list[Worker]:

@@ -10,7 +10,7 @@ from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Stop, 
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
 from tests.builders import BROWSER, make_settings
-from tests.fakes import FakeQueues, FakeUnits
+from tests.fakes import FakeQueues, FakeUnits, FakeView
 
 
 class World:
@@ -19,12 +19,13 @@ class World:
     def __init__(self, settings: Settings | None = None, **lengths: int) -> None:
         self.settings = settings or make_settings()
         self.queues = FakeQueues({"browser": 0, "analysis": 0, **lengths})
+        self.view = FakeView(self.queues)
         self.hosts = {name: FakeUnits(name) for name in self.settings.hosts}
         self.now = 1000.0
         self.restart()
 
     def restart(self) -> None:
-        self.reconciler = Reconciler(self.settings, self.queues, self.hosts)
+        self.reconciler = Reconciler(self.settings, self.queues, self.view, self.hosts)
 
     def idle(self, host: str, number: int, **fields: Any) -> None:
         fields = {"idle_for_s": 600, "state_for_s": 600, **fields}
@@ -190,3 +191,96 @@ async def test_a_host_that_answers_again_is_believed_at_once() -> None:
     outcome = await world.turn()
     assert outcome.observation.unseen == ()
     assert outcome.observation.hosts["h1"] == HostReport(())
+
+
+async def test_an_idle_fleet_asks_nobody() -> None:
+    world = World()
+    world.idle("h1", 1, waits=True)
+    world.view.silent = {"analysis"}
+    for _ in range(100):
+        await world.turn()
+    outcome = await world.turn()
+    assert outcome.observation.waiting == {"browser": 0, "analysis": 0}
+    assert (world.queues.asked, world.view.ages) == (0, [])
+    assert world.view.attention.deserted == {"analysis"}
+
+
+async def test_a_queue_is_asked_for_as_soon_as_nobody_waits_on_it() -> None:
+    world = World(browser=7)
+    world.view.silent = {"analysis"}
+    world.idle("h1", 1, waits=True)
+    assert (await world.turn()).observation.waiting["browser"] == 0
+    world.hosts["h1"].add("browser", 1, InstanceState.BUSY, active=1)
+    assert (await world.turn()).observation.waiting["browser"] == 7
+    assert world.queues.asked == 1
+
+
+async def test_flower_away_stops_nothing_whatever_idle_instances_say() -> None:
+    world = World()
+    for number in (1, 2, 3):
+        world.idle("h1", number, waits=True)
+    world.queues.away = "Flower refused the password"
+    for _ in range(300):
+        await world.turn()
+    assert world.stops == []
+    outcome = await world.turn()
+    assert outcome.decisions["browser"].cause == "queue-unknown"
+
+
+async def test_a_pool_at_zero_is_started_by_what_the_broker_shows() -> None:
+    world = World(analysis=3)
+    world.idle("h1", 1, waits=True)
+    outcome = await world.turn()
+    assert [result.action for result in outcome.results] == [Start("h2", "analysis", 1)]
+    assert world.queues.asked == 0
+
+
+async def test_a_bell_that_rings_has_the_queue_asked_for_at_once() -> None:
+    world = World()
+    world.idle("h1", 1, waits=True)
+    world.view.silent = {"analysis"}
+    for _ in range(500):
+        await world.turn()
+    world.view.silent = set()
+    world.queues.lengths["analysis"] = 1
+    outcome = await world.turn()
+    assert world.view.ages == [0.5]
+    assert outcome.decisions["analysis"].desired == 1
+
+
+async def test_without_bells_a_pool_at_zero_is_looked_at_within_the_set_time() -> None:
+    world = World()
+    world.idle("h1", 1, waits=True)
+    for _ in range(500):
+        await world.turn()
+    first, *_, last = world.view.ages
+    assert (first, last) == (0.0, world.settings.scaler.zero_check_s)
+
+
+async def test_a_broker_that_is_away_makes_a_pool_at_zero_unknown() -> None:
+    world = World()
+    world.idle("h1", 1, waits=True)
+    world.view.away = "connection refused"
+    for _ in range(3):
+        await world.turn()
+    outcome = await world.turn()
+    assert outcome.observation.waiting == {"browser": 0, "analysis": Unknown("connection refused")}
+    assert outcome.results == ()
+
+
+async def test_what_waits_although_an_instance_says_that_it_waits_too_is_looked_into() -> None:
+    world = World(browser=9)
+    world.idle("h1", 1, waits=True, idle_for_s=5)
+    world.view.silent = {"analysis"}
+    await world.turn()
+    world.view.piles = {"browser": 1001.0}
+    outcome = await world.turn()
+    assert outcome.observation.waiting["browser"] == 9
+    # Taken at last: nobody asks any more until a later survey sees a pile again.
+    world.queues.lengths["browser"] = 0
+    for _ in range(5):
+        outcome = await world.turn()
+        assert (outcome.observation.waiting["browser"], world.queues.asked) == (0, 2)
+    world.view.piles = {"browser": 1301.0}
+    await world.turn()
+    assert world.queues.asked == 3

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 
 import aiohttp
 import pytest
 
+from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.model import (
@@ -64,6 +66,21 @@ def test_an_unknown_queue_has_no_length() -> None:
     metrics.show(outcome(), seconds=0.2)
     metrics.show(outcome(Unknown("401")), seconds=0.2)
     assert value(metrics, "queue_waiting", pool="browser") is None
+
+
+def test_surveys_and_what_they_gave_back_are_counted() -> None:
+    metrics = ScalerMetrics(make_settings())
+    age = value(metrics, "survey_age_seconds")
+    assert age is not None
+    assert isnan(age)
+    assert value(metrics, "given_back_total", result="returned") == 0
+    metrics.surveyed([GivenBack("h1:browser:1:a", 2, 1, "no lease"), GivenBack("b", 1, 0, "")])
+    metrics.survey_failed()
+    assert value(metrics, "given_back_total", result="returned") == 3
+    assert value(metrics, "given_back_total", result="dead") == 1
+    assert value(metrics, "surveys_total", result="done") == 1
+    assert value(metrics, "surveys_total", result="failed") == 1
+    assert 0 <= (value(metrics, "survey_age_seconds") or 0) < 5
 
 
 def test_prometheus_is_sent_to_every_instance_that_may_answer() -> None:

@@ -62,12 +62,22 @@ def test_a_wrong_field_is_refused(change: dict[str, Any]) -> None:
         InstanceStatus.from_mapping({**asdict(make_status()), **change})
 
 
-@pytest.mark.parametrize("field", sorted(asdict(make_status())))
+@pytest.mark.parametrize("field", sorted(asdict(make_status()).keys() - {"queues"}))
 def test_a_missing_field_is_refused(field: str) -> None:
     document = asdict(make_status())
     del document[field]
     with pytest.raises(ValueError, match="status "):
         InstanceStatus.from_mapping(document)
+
+
+def test_queues_are_told_by_who_knows_them() -> None:
+    document = asdict(make_status())
+    del document["queues"]
+    assert InstanceStatus.from_mapping(document).queues is None
+    document["queues"] = ["browser", "slow"]
+    assert InstanceStatus.from_mapping(document).queues == ("browser", "slow")
+    with pytest.raises(ValueError, match="queues"):
+        InstanceStatus.from_mapping({**document, "queues": [1]})
 
 
 @pytest.mark.parametrize(

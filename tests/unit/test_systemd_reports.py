@@ -164,3 +164,31 @@ def test_an_unreported_instance_says_why(status: object, trouble: str) -> None:
 
 def test_an_instance_that_starts_has_no_trouble_yet() -> None:
     assert instance(None, active_state="activating").trouble is None
+
+
+@pytest.mark.parametrize(
+    ("active_state", "status", "waits"),
+    [
+        ("active", word(), True),
+        ("active", word(written_at=93.0), True),
+        # Still believed to be idle, but a process that was frozen since is no signal.
+        ("active", word(written_at=92.9), False),
+        ("active", word(broker="away"), False),
+        ("active", word(active=1, idle_since=None), False),
+        ("active", word(reserved=1, idle_since=None), False),
+        ("active", word(phase="stopping"), False),
+        ("active", word(phase="starting"), False),
+        ("deactivating", word(), False),
+        ("activating", word(), False),
+        ("active", None, False),
+    ],
+)
+def test_only_a_fresh_connected_idle_instance_waits(
+    active_state: str, status: object, *, waits: bool
+) -> None:
+    assert instance(status, active_state=active_state).waits is waits
+
+
+def test_the_queues_of_an_instance_are_those_it_names() -> None:
+    assert instance(word()).queues is None
+    assert instance(word(queues=("slow",))).queues == ("slow",)

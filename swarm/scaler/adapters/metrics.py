@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.model import HostReport, InstanceState, Outcome, Start
 from swarm.settings import Settings
@@ -38,6 +42,26 @@ class ScalerMetrics:
             ["pool", "host", "verb", "result"],
             registry=self.registry,
         )
+        self._surveys = Counter(
+            "swarm_scaler_surveys",
+            "Surveys of the broker, by result.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._given_back = Counter(
+            "swarm_scaler_given_back",
+            "Messages taken from vanished workers: returned to their queue, or dead letters.",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in ("returned", "dead"):
+            self._given_back.labels(result)
+        self._surveyed_at: float | None = None
+        Gauge(
+            "swarm_scaler_survey_age_seconds",
+            "Time since the last survey that was answered; NaN before the first.",
+            registry=self.registry,
+        ).set_function(self._survey_age_s)
         self._turn_seconds = Histogram(
             "swarm_scaler_turn_seconds", "Time a turn takes.", registry=self.registry
         )
@@ -67,6 +91,19 @@ class ScalerMetrics:
             self._actions.labels(
                 result.action.pool, result.action.host, verb, "failed" if result.error else "done"
             ).inc()
+
+    def surveyed(self, given: Sequence[GivenBack]) -> None:
+        self._surveyed_at = time.monotonic()
+        self._surveys.labels("done").inc()
+        for each in given:
+            self._given_back.labels("returned").inc(each.returned)
+            self._given_back.labels("dead").inc(each.dead)
+
+    def survey_failed(self) -> None:
+        self._surveys.labels("failed").inc()
+
+    def _survey_age_s(self) -> float:
+        return nan if self._surveyed_at is None else time.monotonic() - self._surveyed_at
 
     async def serve(self, address: str, port: int) -> None:
         """Answer scrapes.

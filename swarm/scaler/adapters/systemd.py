@@ -11,6 +11,9 @@ from swarm.status import InstanceStatus
 from swarm.unitctl import PROTOCOL_VERSION
 
 _MISCONFIGURED_EXIT_STATUS = 2
+#: Age in seconds up to which the word "idle" says that a queue is empty. Instances write at every
+#: change, and every 5 s; a process that was frozen since would be believed for no longer.
+_WAITS_MAX_AGE_S = 7.0
 
 
 class SystemdUnits:
@@ -92,6 +95,12 @@ def _instance(
         reserved=status.reserved,
         capacity=status.capacity,
         tasks_ended=status.done + status.failed,
+        waits=(
+            state is InstanceState.IDLE
+            and status.broker == "ok"
+            and now - status.written_at <= _WAITS_MAX_AGE_S
+        ),
+        queues=status.queues,
         service_time_s=status.service_time_s,
         boot_time_s=status.boot_time_s,
         **common,

@@ -1,0 +1,126 @@
+"""Whom to ask how much waits. Pure, as it decides what a fleet at rest costs its broker.
+
+An instance that waits for messages is the signal that its queues are empty, and a bell that
+nobody has rung the same for a pool of which nothing runs: then nobody is asked. Flower is worth
+its commands while all of a pool's instances are busy, and before one is stopped, because nothing
+is stopped on the instances' word alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from enum import StrEnum
+
+from swarm.delivery.survey import Attention
+from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
+from swarm.settings import PoolSettings, ScalerSettings
+
+#: A pool at zero is looked at once in this share of the time since it last had work.
+_CALM_SHARE = 0.25
+
+#: What runs or may run, whether it waits for messages or not.
+_RUNS = {
+    InstanceState.STARTING,
+    InstanceState.IDLE,
+    InstanceState.BUSY,
+    InstanceState.UNREPORTED,
+}
+
+
+class Source(StrEnum):
+    """Who knows how much waits in a pool's queues."""
+
+    NOBODY = "nobody"
+    """Nobody needs to be asked: they are empty."""
+    FLOWER = "flower"
+    BROKER = "broker"
+
+
+def reported(hosts: Mapping[str, HostReport | Unknown]) -> tuple[Instance, ...]:
+    """The instances on hosts that answered."""
+    return tuple(
+        instance
+        for report in hosts.values()
+        if isinstance(report, HostReport)
+        for instance in report.instances
+    )
+
+
+def tended(pools: Mapping[str, PoolSettings], instances: Iterable[Instance]) -> frozenset[str]:
+    """Queues on which an instance waits; of other pools too, as CELERY_QUEUES may name them."""
+    return frozenset(
+        queue
+        for instance in instances
+        if instance.waits and instance.pool in pools
+        for queue in (pools[instance.pool].queues if instance.queues is None else instance.queues)
+    )
+
+
+def may_shrink(pool: PoolSettings, scaler: ScalerSettings, instances: Iterable[Instance]) -> bool:
+    """Whether there are more of its instances than it keeps, and one is idle for long enough."""
+    running = [instance for instance in instances if instance.state in _RUNS]
+    busy = sum(instance.state is InstanceState.BUSY for instance in running)
+    return len(running) > max(pool.min_instances, busy + pool.spare) and any(
+        instance.idle_for_s >= scaler.idle_before_stop_s for instance in running
+    )
+
+
+def choose(
+    pools: Mapping[str, PoolSettings],
+    scaler: ScalerSettings,
+    instances: Collection[Instance],
+    *,
+    quiet: Collection[str] = (),
+    doubted: Collection[str] = (),
+) -> dict[str, Source]:
+    """Whom to ask about each pool.
+
+    `quiet` are queues whose bells would have rung if anything were waiting, `doubted` those in
+    which something was seen waiting although an instance waits on them.
+    """
+    waited_on = tended(pools, instances)
+    running = _running(instances)
+
+    def source(name: str, pool: PoolSettings) -> Source:
+        own = [instance for instance in instances if instance.pool == name]
+        if waited_on.issuperset(pool.queues):
+            sure = not set(doubted).intersection(pool.queues)
+            return Source.NOBODY if sure and not may_shrink(pool, scaler, own) else Source.FLOWER
+        if name in running:
+            return Source.FLOWER
+        if waited_on.union(quiet).issuperset(pool.queues):
+            return Source.NOBODY
+        return Source.BROKER
+
+    return {name: source(name, pool) for name, pool in pools.items()}
+
+
+def attention(
+    pools: Mapping[str, PoolSettings], hosts: Mapping[str, HostReport | Unknown]
+) -> Attention:
+    """What the hosts' answers call for at the broker."""
+    instances = reported(hosts)
+    waited_on, running = tended(pools, instances), _running(instances)
+    untended = {name: frozenset(pool.queues) - waited_on for name, pool in pools.items()}
+    return Attention(
+        close=any(isinstance(report, Unknown) for report in hosts.values())
+        or any(instance.state is InstanceState.UNREPORTED for instance in instances),
+        busy=any(queues and name in running for name, queues in untended.items()),
+        untended=frozenset().union(*untended.values()),
+        deserted=frozenset().union(
+            *(queues for name, queues in untended.items() if name not in running)
+        ),
+    )
+
+
+def _running(instances: Iterable[Instance]) -> set[str]:
+    return {instance.pool for instance in instances if instance.state in _RUNS}
+
+
+def max_age_s(now: float, *, active_at: float, at_most: float) -> float:
+    """How old the broker's word on a pool at zero may be, in seconds.
+
+    It is asked in every turn at first, and more and more rarely the longer ago the pool had work
+    (`active_at`).
+    """
+    return min(at_most, max(0.0, (now - active_at) * _CALM_SHARE))

@@ -1,0 +1,134 @@
+"""Whom to ask how much waits: a table, one row a rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from swarm.scaler.asking import attention, choose, max_age_s, tended
+from swarm.scaler.model import HostReport, Instance, Unknown
+from swarm.settings import PoolSettings
+from tests.builders import ANALYSIS, make_instance, make_pool, make_scaler
+
+POOLS = {"browser": make_pool(), "analysis": PoolSettings.model_validate(ANALYSIS)}
+AWAY = Unknown("no answer")
+
+
+def waiting(number: int = 1, **fields: Any) -> Instance:
+    return make_instance(number, **{"waits": True, "idle_for_s": 5.0, **fields})
+
+
+BUSY = make_instance(2, "busy")
+ANALYST = waiting(pool="analysis")
+
+
+def chosen(*instances: Instance, pool: PoolSettings | None = None, **facts: Any) -> str:
+    pools = {**POOLS, "browser": pool or POOLS["browser"]}
+    return choose(pools, make_scaler(), instances, **facts)["browser"].value
+
+
+@pytest.mark.parametrize(
+    ("instances", "source"),
+    [
+        # One that waits is enough, whatever the others do.
+        ([waiting()], "nobody"),
+        ([waiting(), BUSY], "nobody"),
+        ([waiting(), make_instance(3, "unreported")], "nobody"),
+        ([BUSY], "flower"),
+        ([make_instance(1, "starting")], "flower"),
+        ([make_instance(1, "unreported")], "flower"),
+        # Idle by systemd's and its own word, but its broker is away, or its word is old.
+        ([make_instance(1, "idle", idle_for_s=5.0)], "flower"),
+        # What stops or has failed takes nothing any more.
+        ([make_instance(1, "stopping")], "broker"),
+        ([make_instance(1, "failed")], "broker"),
+        ([], "broker"),
+        ([ANALYST], "broker"),
+        # CELERY_QUEUES: what counts is the queue on which an instance waits.
+        ([waiting(queues=("browser-slow",))], "flower"),
+        ([waiting(queues=("browser-slow",)), waiting(2)], "nobody"),
+        ([waiting(queues=())], "flower"),
+        ([replace(ANALYST, queues=("browser",))], "nobody"),
+        ([replace(ANALYST, queues=("browser",)), BUSY], "nobody"),
+        ([waiting(pool="forgotten")], "broker"),
+    ],
+)
+def test_whom_to_ask(instances: list[Instance], source: str) -> None:
+    assert chosen(*instances) == source
+
+
+def test_every_queue_of_the_pool_must_be_waited_on() -> None:
+    two = make_pool(queues=["browser", "slow"])
+    assert chosen(waiting(), pool=two) == "nobody"
+    assert chosen(waiting(queues=("browser",)), pool=two) == "flower"
+    assert chosen(waiting(queues=("browser",)), waiting(2, queues=("slow",)), pool=two) == "nobody"
+
+
+@pytest.mark.parametrize(
+    ("instances", "facts", "source"),
+    [
+        ([], {"quiet": {"browser"}}, "nobody"),
+        ([], {"quiet": {"analysis"}}, "broker"),
+        ([make_instance(1, "failed")], {"quiet": {"browser"}}, "nobody"),
+        # A bell is for those of whom nothing runs: it may well be rung and heard by others.
+        ([BUSY], {"quiet": {"browser"}}, "flower"),
+        ([waiting()], {"doubted": {"browser"}}, "flower"),
+        ([waiting()], {"doubted": {"analysis"}}, "nobody"),
+    ],
+)
+def test_silence_is_a_signal_and_doubt_undoes_one(
+    instances: list[Instance], facts: dict[str, Any], source: str
+) -> None:
+    assert chosen(*instances, **facts) == source
+
+
+@pytest.mark.parametrize(
+    ("idle_for_s", "pool", "source"),
+    [
+        ([119.9, 119.9], {}, "nobody"),
+        ([600, 5], {}, "flower"),
+        ([600], {"min_instances": 1}, "nobody"),
+        ([600, 600], {"min_instances": 1}, "flower"),
+        ([600, 600], {"spare": 2}, "nobody"),
+    ],
+)
+def test_flower_is_asked_before_anything_is_stopped(
+    idle_for_s: list[float], pool: dict[str, Any], source: str
+) -> None:
+    instances = [waiting(n, idle_for_s=s) for n, s in enumerate(idle_for_s, start=1)]
+    assert chosen(*instances, pool=make_pool(**pool)) == source
+
+
+def test_tended_are_the_queues_that_instances_name() -> None:
+    assert tended(POOLS, [waiting(), BUSY]) == {"browser"}
+    assert tended(POOLS, [waiting(queues=("a", "b")), ANALYST]) == {"a", "b", "analysis"}
+    assert tended(POOLS, [BUSY]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "close", "busy", "untended", "deserted"),
+    [
+        ([waiting(), ANALYST], False, False, set(), set()),
+        ([waiting()], False, False, {"analysis"}, {"analysis"}),
+        ([BUSY, ANALYST], False, True, {"browser"}, set()),
+        ([], False, False, {"browser", "analysis"}, {"browser", "analysis"}),
+        ([make_instance(1, "unreported"), ANALYST], True, True, {"browser"}, set()),
+        ([make_instance(1, "stopping"), ANALYST], False, False, {"browser"}, {"browser"}),
+    ],
+)
+def test_what_calls_for_attention(
+    *, hosts: list[Instance], close: bool, busy: bool, untended: set[str], deserted: set[str]
+) -> None:
+    seen = attention(POOLS, {"h1": HostReport(tuple(hosts))})
+    assert (seen.close, seen.busy) == (close, busy)
+    assert (set(seen.untended), set(seen.deserted)) == (untended, deserted)
+    assert attention(POOLS, {"h1": HostReport(tuple(hosts)), "h2": AWAY}).close
+
+
+@pytest.mark.parametrize(
+    ("calm_s", "age_s"), [(0, 0), (8, 2), (40, 10), (240, 60), (100_000, 60), (-5, 0)]
+)
+def test_a_pool_at_zero_is_looked_at_more_and_more_rarely(calm_s: float, age_s: float) -> None:
+    assert max_age_s(1000.0 + calm_s, active_at=1000.0, at_most=60.0) == age_s
