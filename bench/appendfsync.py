@@ -72,6 +72,9 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
                 each[f"{fast}_{clients}_per_s"] / each[f"{slow}_{clients}_per_s"] for each in rounds
             )
             medians[f"{slow}_to_{fast}_{clients}"] = round(ratio, 2)
+    # One client waits for each push: what a producer feels.
+    added_s = median(1 / each["always_1_per_s"] - 1 / each["everysec_1_per_s"] for each in rounds)
+    medians["always_adds_ms"] = round(added_s * 1000, 3)
     return medians
 
 
