@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INVENTORY ?= inventories/lab
 PYTEST_ARGS ?=
+# What kombu's and Celery's own tests run over: ours or stock.
+DELIVERY ?= ours
 # For example --seconds 240, --rounds 3.
 BENCH_ARGS ?=
 # For example --ask-vault-pass.
@@ -66,7 +68,7 @@ restore: setup ## Give Redis in INVENTORY what the file BACKUP holds
 ##@ Checks
 .PHONY: test
 test: setup ## Run every check below, then print each one's closing line
-	@CI=true .ci/stages lint types unit contract integration molecule faults
+	@CI=true .ci/stages lint types unit contract integration upstream molecule faults
 
 .PHONY: lint
 lint: setup ## Style of Python, YAML, Ansible and shell; import layers
@@ -92,6 +94,10 @@ contract: setup ## The same tests over fakes and over the real adapters
 .PHONY: integration
 integration: setup ## Real Redis, Flower, Celery worker and Chromium on loopback
 	@$(BIN)/pytest tests/integration -m "not lab" $(PYTEST_ARGS)
+
+.PHONY: upstream
+upstream: setup ## kombu's and Celery's own tests over our delivery (DELIVERY=stock: over theirs)
+	@$(BIN)/python -m tests.upstream.run --delivery $(DELIVERY)
 
 .PHONY: molecule
 molecule: setup lab ## Production playbook on the lab's hosts: converge, idempotence, verify
