@@ -246,6 +246,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
             "LLEN browser",
             "LPUSH swarm:bell:browser 1",
             "BLMOVE swarm:bell:browser swarm:bell:browser LEFT RIGHT 1",
+            "BLMOVE swarm:bell:browser swarm:bell:browser LEFT RIGHT 1",
             "RPUSH swarm:deaths:t x",
             "EXPIRE swarm:deaths:t 60",
             "DEL swarm:deaths:t",
