@@ -477,6 +477,20 @@ def test_at_the_memory_mark_publishing_is_refused_and_the_rest_drains_the_queue(
         assert publish(keys=["browser"], args=["one more"]) == 1
 
 
+def test_what_scripts_changed_is_there_after_a_restart(redis: RoleRedis) -> None:
+    """Redis writes it down as a transaction, and reads it back as the user `default`."""
+    with redis.connect("producer") as producer:
+        # One change alone would be written as it is.
+        twice = producer.register_script(2 * "redis.call('LPUSH', KEYS[1], ARGV[1]) ")
+        twice(keys=["browser"], args=["kept"])
+    with redis.connect("admin") as admin:
+        before = admin.lrange("browser", 0, -1)
+        redis.stop()
+        redis.start()
+        assert before[:2] == [b"kept", b"kept"]
+        assert admin.lrange("browser", 0, -1) == before
+
+
 def test_the_mark_is_four_fifths_of_the_memory(role_redis: RoleRedis) -> None:
     with role_redis.connect("admin") as admin:
         settings = admin.config_get("*")
