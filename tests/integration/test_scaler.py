@@ -6,21 +6,34 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
-from tests.integration.conftest import Flower, NotifySocket, Stage, free_port, wait_until
+from tests.integration.conftest import (
+    Flower,
+    NotifySocket,
+    RedisServer,
+    Stage,
+    WorkerProcess,
+    free_port,
+    wait_until,
+)
 from tests.stub_systemctl import StubSystemctl
 
 
 class ScalerProcess:
     """A `swarm scaler run` as its unit would run it."""
 
-    def __init__(self, stage: Stage, systemctl: StubSystemctl, auth: str) -> None:
+    def __init__(
+        self, stage: Stage, systemctl: StubSystemctl, auth: str, *, reads_status: bool
+    ) -> None:
         credentials = stage.directory / "credentials"
         credentials.mkdir(exist_ok=True)
         (credentials / "flower-auth").write_text(auth, encoding="utf-8")
@@ -28,9 +41,13 @@ class ScalerProcess:
         self.log_path = stage.directory / "scaler.log"
         self.state_path = stage.settings.scaler.state_directory / "status.json"
         self.url = f"http://127.0.0.1:{stage.settings.scaler.metrics_port}"
+        words = ["-c", "from swarm.cli import main; main()", "scaler", "run"]
+        if reads_status:
+            # The same daemon, told where the stage's instances leave their status files.
+            words = ["-m", "bench.scaler", str(stage.settings.worker.status_directory)]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from swarm.cli import main; main()", "scaler", "run"],
+                [sys.executable, *words],
                 env={
                     **stage.environ,
                     "PATH": systemctl.environ["PATH"],
@@ -64,6 +81,15 @@ def systemctl(stage: Stage) -> StubSystemctl:
     return StubSystemctl(stage.directory)
 
 
+@pytest.fixture
+def own_flower(stage: Stage) -> Iterator[Flower]:
+    """A Flower on this test's stage."""
+    flower = Flower(stage)
+    flower.start()
+    yield flower
+    flower.stop()
+
+
 Start = Callable[..., ScalerProcess]
 
 
@@ -72,7 +98,9 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
     """Start a scaler with this Flower; without one, nothing listens there."""
     running: list[ScalerProcess] = []
 
-    def run(flower: Flower | None, *, auth: str = Flower.auth) -> ScalerProcess:
+    def run(
+        flower: Flower | None, *, auth: str = Flower.auth, reads_status: bool = False
+    ) -> ScalerProcess:
         state_directory = stage.directory / "state"
         state_directory.mkdir()
         stage.write_config(
@@ -83,7 +111,7 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
             },
             flower={"url": flower.url if flower else f"http://127.0.0.1:{free_port()}"},
         )
-        scaler = ScalerProcess(stage, systemctl, auth)
+        scaler = ScalerProcess(stage, systemctl, auth, reads_status=reads_status)
         running.append(scaler)
         wait_until(lambda: "READY=1" in scaler.notify.told, what="READY=1")
         return scaler
@@ -152,6 +180,114 @@ def test_a_systemd_that_does_not_answer_is_told_once(
     sentence = "here does not answer, its instances are unknown: Failed to connect to bus"
     assert scaler.log.count(sentence) == 1
     assert "away: here" in "".join(scaler.notify.told)
+
+
+def instance_of(worker: WorkerProcess, systemctl: StubSystemctl, unit: str) -> None:
+    """Let systemd show it as one that runs."""
+    systemctl.add(unit, main_pid=worker.process.pid)
+
+
+def calls(stage: Stage) -> Counter[str]:
+    """How often Redis ran each command."""
+    with stage.redis.connect() as redis:
+        rows: Any = redis.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): row["calls"] for name, row in rows.items()})
+
+
+def test_at_rest_nobody_asks_and_a_task_for_a_pool_at_zero_is_answered_at_once(
+    stage: Stage, systemctl: StubSystemctl, own_flower: Flower, start: Start
+) -> None:
+    instance_of(stage.run_ready("analysis"), systemctl, "celery-analysis@1.service")
+    scaler = start(own_flower, reads_status=True)
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 4, what="some turns")
+    before = calls(stage)
+    time.sleep(15)
+    asked = calls(stage) - before
+    # What events cost is Flower's and the worker's own matter.
+    for name in ("publish", "info", "subscribe", "psubscribe"):
+        del asked[name]
+    # Thirty turns. One wait may end in them and make the worker look.
+    assert asked["llen"] == 0, asked
+    assert asked["evalsha"] <= 1, asked
+    assert scaler.state()["pools"]["analysis"]["waiting"] == 0
+    assert scaler.state()["pools"]["browser"]["waiting"] == 0
+
+    stage.client.submit("browser", {"url": stage.site.url("/"), "actions": [{"kind": "text"}]})
+    submitted = time.monotonic()
+    wait_until(
+        lambda: any("start --no-block celery-browser@1" in call for call in systemctl.calls),
+        timeout_s=5,
+        what="the start",
+    )
+    assert time.monotonic() - submitted < 4
+    assert "browser: up 0 -> 1 (1 waiting" in scaler.log
+
+
+def test_the_backlog_of_a_busy_pool_is_flowers_word(
+    stage: Stage, systemctl: StubSystemctl, own_flower: Flower, start: Start
+) -> None:
+    worker = stage.run_ready()
+    instance_of(worker, systemctl, "celery-browser@1.service")
+    scaler = start(own_flower, reads_status=True)
+    page = {"url": stage.site.url("/slow?ms=8000"), "actions": [{"kind": "text"}]}
+    for _ in range(6):
+        stage.client.submit("browser", page)
+    wait_until(
+        lambda: (scaler.state()["pools"]["browser"]["waiting"] or 0) >= 4,
+        timeout_s=8,
+        what="the backlog",
+    )
+    assert calls(stage)["llen"] > 0
+
+
+@pytest.mark.timeout(180)
+def test_what_a_vanished_worker_held_is_done_by_another_within_75_s(
+    stage: Stage, systemctl: StubSystemctl, flower: Flower, start: Start
+) -> None:
+    worker = stage.run_ready(SWARM_HOST="gone", INVOCATION_ID="a")
+    visits = len(stage.site.visits)
+    page = {"url": stage.site.url("/slow?ms=3000"), "actions": [{"kind": "text"}]}
+    task_id = stage.client.submit("browser", page)
+    wait_until(lambda: len(stage.site.visits) > visits, what="the visit")
+    family = [psutil.Process(worker.process.pid)]
+    family += family[0].children(recursive=True)
+    vanished = time.monotonic()
+    for process in family:
+        process.suspend()
+    scaler = start(flower)
+    systemctl.fail("Connection timed out")
+    wait_until(lambda: "given back" in scaler.log, timeout_s=90, what="giving back")
+    assert time.monotonic() - vanished <= 75
+    assert "holder=gone:browser:1:a returned=1 dead_letters=0" in scaler.log
+    assert 'swarm_scaler_given_back_total{result="returned"} 1.0' in scaler.get("/metrics")
+    stage.run_ready(number=2)
+    assert stage.client.result(task_id, wait_s=20).state == "done"
+    # It comes back, and what it ends now no longer counts.
+    for process in reversed(family):
+        process.resume()
+    time.sleep(5)
+    assert stage.client.result(task_id).state == "done"
+    with stage.redis.connect() as redis:
+        assert redis.llen("browser") == 0
+        assert redis.llen("swarm:held:gone:browser:1:a") == 0
+
+
+def test_a_scaler_without_a_broker_is_exit_2(stage: Stage) -> None:
+    ran = stage.swarm("scaler", "run", REDIS_URL="", CREDENTIALS_DIRECTORY=str(stage.directory))
+    assert ran.returncode == 2
+    assert "REDIS_URL: got nothing, expected redis://" in ran.stderr
+
+
+def test_a_broker_that_is_away_ends_nothing(
+    stage: Stage, systemctl: StubSystemctl, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "redis", RedisServer(stage.directory))
+    scaler = start(None)
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 5, what="five turns")
+    assert scaler.log.count("the broker does not answer the scaler") == 1
+    assert scaler.state()["pools"]["browser"]["waiting"] is None
+    scaler.process.send_signal(signal.SIGTERM)
+    assert scaler.process.wait(10) == 0
 
 
 def test_a_scaler_without_its_ssh_key_is_exit_2(stage: Stage) -> None:
