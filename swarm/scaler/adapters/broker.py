@@ -53,7 +53,8 @@ class RedisView:
         self._attention = Attention()
         self._changed = asyncio.Event()
         self._survey: Survey | Unknown = Unknown("the broker has not been looked at yet")
-        self._looked_at = float("-inf")
+        # When the last look that has ended began, and when a bell was last heard.
+        self._began_at = self._heard_at = float("-inf")
         self._looking: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._troubled = False
@@ -95,12 +96,14 @@ class RedisView:
     async def waiting(
         self, queues: Sequence[str], *, max_age_s: float
     ) -> Mapping[str, int | Unknown]:
-        if self._clock() - self._looked_at > max_age_s:
-            try:
-                async with asyncio.timeout(_TIMEOUT_S):
+        oldest = max(self._clock() - max_age_s, self._heard_at)
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                # The look under way may have begun before that.
+                while self._began_at < oldest:
                     await self._look()
-            except TimeoutError:
-                return dict.fromkeys(queues, Unknown(f"no answer in {_TIMEOUT_S:g} s"))
+        except TimeoutError:
+            return dict.fromkeys(queues, Unknown(f"no answer in {_TIMEOUT_S:g} s"))
         survey = self._survey
         if isinstance(survey, Unknown):
             return dict.fromkeys(queues, survey)
@@ -113,14 +116,15 @@ class RedisView:
 
     def _heard(self) -> None:
         """A bell rang: what is known of the queues is out of date."""
-        self._looked_at = float("-inf")
+        self._heard_at = self._clock()
+        self._changed.set()
 
     async def _keep_looking(self) -> None:
         while True:
             self._changed.clear()
             pause_s = self._reaper.pause_s(self._attention, self._rhythm)
-            left_s = self._looked_at + pause_s - self._clock()
-            if left_s <= 0:
+            left_s = self._began_at + pause_s - self._clock()
+            if left_s <= 0 or self._began_at < self._heard_at:
                 await self._look()
                 continue
             try:
@@ -136,6 +140,7 @@ class RedisView:
         await asyncio.shield(self._looking)
 
     async def _look_once(self) -> None:
+        began_at = self._clock()
         try:
             survey, given = await asyncio.to_thread(self._reaper.look)
         except (RedisError, OSError) as exc:
@@ -148,7 +153,7 @@ class RedisView:
         else:
             self._survey = survey
             self._tell(survey, given)
-        self._looked_at = self._clock()
+        self._began_at = began_at
         self._changed.set()
 
     def _fail(self, reason: str) -> None:
