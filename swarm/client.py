@@ -102,21 +102,13 @@ class Client:
         """
         handle: AsyncResult[Any] = AsyncResult(task_id, app=self._app)
         try:
-            # Asked before it subscribes: Celery tries to subscribe for 20 s when Redis is away.
-            if handle.state not in celery_states.READY_STATES and wait_s > 0:
+            if wait_s > 0:
                 handle.get(timeout=wait_s, propagate=False)
             state, value = handle.state, handle.result
         except CeleryTimeoutError:
-            # Left to the garbage collector it happens while Python shuts down, with a traceback.
-            handle.backend.remove_pending_result(handle)
             return TaskResult(task_id, "pending")
         except _AWAY as exc:
             raise BrokerAwayError(f"the broker did not answer: {exc}") from exc
-        except RuntimeError as exc:
-            # What Celery makes of a lost subscription (celery/backends/asynchronous.py).
-            if isinstance(exc.__cause__, _AWAY):
-                raise BrokerAwayError(f"the broker was lost: {exc.__cause__}") from exc
-            raise
         if state == celery_states.SUCCESS:
             return TaskResult(task_id, "done", value=value)
         if state in celery_states.READY_STATES:

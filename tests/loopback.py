@@ -102,6 +102,8 @@ class NotifySocket:
             self.told += datagram.decode().splitlines()
 
     def close(self) -> None:
+        if not self._thread.is_alive():
+            return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
             last.sendto(b"END", str(self.path))
         self._thread.join()

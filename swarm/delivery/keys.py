@@ -14,6 +14,8 @@ r"""Names in Redis. What is not listed here is kombu's or Celery's own.
 | `swarm:sent:<delivery tag>`      | string, expires  | the message was published              |
 | `swarm:claim:<idempotency key>`  | string, expires  | the task that has it                   |
 | `swarm:revoked:<task id>`        | string, expires  | not to be started                      |
+| `swarm:waiting:<result key>`     | set, expires     | mailboxes of those who wait for it     |
+| `swarm:mailbox:<id>`             | list, expires    | results for one who waits              |
 """
 
 from __future__ import annotations

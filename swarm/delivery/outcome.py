@@ -43,8 +43,9 @@ class Outcome:
     def store(self, key: str | bytes, value: str | bytes, ttl_s: int) -> None:
         self.effects += ["store", key, value, ttl_s]
 
-    def publish(self, channel: str | bytes, value: str | bytes) -> None:
-        self.effects += ["publish", channel, value]
+    def answer(self, key: str | bytes, value: str | bytes) -> None:
+        """Tell those who wait for the result at `key`."""
+        self.effects += ["answer", key, value]
 
     def delete(self, key: str | bytes) -> None:
         self.effects += ["delete", key]

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import redis
@@ -19,6 +20,7 @@ from celery._state import get_current_task
 from celery.backends.redis import RedisBackend
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, allow_join_result
 
 from swarm.brokers import QUIET
@@ -26,6 +28,7 @@ from swarm.delivery import outcome as outcomes
 from swarm.delivery import scripts
 from swarm.delivery.holder import worker_holder
 from swarm.delivery.outcome import Outcome
+from swarm.delivery.waiting import Mailboxes
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class ResultBackend(RedisBackend):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connparams.update(QUIET)
+        self._mailboxes = Mailboxes()
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Called by `apply_async` before it publishes.
@@ -169,7 +173,7 @@ class ResultBackend(RedisBackend):
         key, value = self.get_key_for_task(task_id), self.encode(meta)
         expires = self.failure_expires if state == states.FAILURE else self.expires
         outcome.store(key, value, expires or DONE_S)
-        outcome.publish(key, value)
+        outcome.answer(key, value)
         return result
 
     def _set_chord_key(self, key: Any, value: Any) -> None:
@@ -194,6 +198,43 @@ class ResultBackend(RedisBackend):
         else:
             ttl_s = self.chord_expires or DONE_S
             outcome.add(self.get_key_for_group(group_id, ".t"), 1, ttl_s)
+
+    # -- waiting
+
+    def add_pending_result(
+        self, result: Any, weak: bool = False, start_drainer: bool = True
+    ) -> Any:
+        """Called by `AsyncResult.get`: who waits for one result needs no subscription."""
+        if weak or not start_drainer:
+            return super().add_pending_result(result, weak=weak, start_drainer=start_drainer)
+        return result
+
+    def wait_for_pending(
+        self,
+        result: Any,
+        timeout: float | None = None,
+        on_message: Any = None,
+        on_interval: Any = None,
+        callback: Any = None,
+        propagate: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """The rest of `AsyncResult.get`."""
+        self._ensure_not_eager()
+        value = self._mailboxes.mine(self._waiting_pool).wait(
+            self.client, self.get_key_for_task(result.id), timeout
+        )
+        if value is None:
+            raise CeleryTimeoutError("The operation timed out.")
+        meta = self.decode_result(value)
+        if on_message is not None:
+            on_message(meta)
+        result._maybe_set_cache(meta)  # noqa: SLF001 - as Celery's own backends do
+        return result.maybe_throw(callback=callback, propagate=propagate)
+
+    @cached_property
+    def _waiting_pool(self) -> redis.ConnectionPool:
+        return redis.ConnectionPool(**self.connparams)
 
     # -- chords
 

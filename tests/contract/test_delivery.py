@@ -230,7 +230,7 @@ def test_a_commit_does_everything_at_once(client: redis.Redis) -> None:
     assert client.get("celery-task-meta-task") == b"{}"
     assert len(waiting(client, "next")) == 1
     assert is_rung(client, "next")
-    assert client.get("swarm:done:task") == outcome.tag.encode()
+    assert client.exists("swarm:done:task")
 
 
 def test_a_commit_of_what_is_no_longer_held_does_nothing(client: redis.Redis) -> None:
@@ -250,6 +250,15 @@ def test_a_repeated_commit_is_recognised_as_such(client: redis.Redis) -> None:
     assert commit(client, outcome) == "committed"
     assert commit(client, outcome) == "again"
     assert len(waiting(client, "next")) == 1
+
+
+def test_who_lost_a_message_to_another_is_told_so(client: redis.Redis) -> None:
+    outcome = taken(client)
+    release(client, ME, "died", "given up", choice="all")
+    take(client, holder=OTHER)
+    assert commit(client, outcome, OTHER) == "committed"
+    assert commit(client, outcome, ME) == "gone"
+    assert commit(client, outcome, OTHER) == "again"
 
 
 def test_two_messages_of_one_task_commit_once(client: redis.Redis) -> None:

@@ -228,15 +228,22 @@ class Stage:
             document.setdefault(section, {}).update(values)
         self.config.write_text(yaml.safe_dump(document), encoding="utf-8")
 
-    def start(self, pool: str = "browser", number: int = 1, **environ: str) -> WorkerProcess:
-        """Start an instance; it may not be ready yet."""
+    def start(
+        self, pool: str = "browser", number: int = 1, *, module: str = "", **environ: str
+    ) -> WorkerProcess:
+        """Start an instance; it may not be ready yet. `module` adds tasks of a test's own."""
         home = self.directory / f"{pool}-{number}-{len(self.workers)}"
         home.mkdir()
         notify = NotifySocket(home)
         log_path = home / "log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from swarm.cli import main; main()", "worker"],
+                [
+                    sys.executable,
+                    "-c",
+                    f"{f'import {module}; ' if module else ''}from swarm.cli import main; main()",
+                    "worker",
+                ],
                 env={
                     **self.environ,
                     "SWARM_POOL": pool,
@@ -263,8 +270,10 @@ class Stage:
         self.workers.append(worker)
         return worker
 
-    def run_ready(self, pool: str = "browser", number: int = 1, **environ: str) -> WorkerProcess:
-        worker = self.start(pool, number, **environ)
+    def run_ready(
+        self, pool: str = "browser", number: int = 1, *, module: str = "", **environ: str
+    ) -> WorkerProcess:
+        worker = self.start(pool, number, module=module, **environ)
         worker.wait_ready()
         return worker
 

@@ -1,7 +1,7 @@
 -- End a task in one step: out of the holder's list, result, completed mark, successors.
 -- ARGV: holder, delivery tag, task id, seconds the completed mark lasts or '0' for none, then
 --       for each effect its name and arguments:
---       'store' key value ttl | 'publish' channel value | 'delete' key | 'add' key number ttl |
+--       'store' key value ttl | 'answer' key value | 'delete' key | 'add' key number ttl |
 --       'enqueue' list-key message due | 'part' group-key score member ttl list-key message
 -- Returns 'committed', 'again' (it was committed, the reply got lost), 'duplicate' (another
 -- message of this task was) or 'gone' (the message is no longer held: somebody else has it).
@@ -9,6 +9,7 @@
 local holder, tag, task_id, done_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local held = 'swarm:held:' .. holder
 local done = 'swarm:done:' .. task_id
+local mark = holder .. ' ' .. tag
 
 local envelope
 for _, candidate in ipairs(redis.call('LRANGE', held, 0, -1)) do
@@ -19,7 +20,7 @@ for _, candidate in ipairs(redis.call('LRANGE', held, 0, -1)) do
 end
 local finished = redis.call('GET', done)
 if not envelope then
-  return finished == tag and 'again' or 'gone'
+  return finished == mark and 'again' or 'gone'
 end
 redis.call('LREM', held, 1, envelope)
 redis.call('DEL', 'swarm:deaths:' .. tag)
@@ -49,8 +50,8 @@ while at <= #ARGV do
   if effect == 'store' then
     redis.call('SET', ARGV[at + 1], ARGV[at + 2], 'EX', ARGV[at + 3])
     at = at + 4
-  elseif effect == 'publish' then
-    redis.call('PUBLISH', ARGV[at + 1], ARGV[at + 2])
+  elseif effect == 'answer' then
+    answer(ARGV[at + 1], ARGV[at + 2])
     at = at + 3
   elseif effect == 'delete' then
     redis.call('DEL', ARGV[at + 1])
@@ -68,6 +69,6 @@ while at <= #ARGV do
   end
 end
 if done_ttl ~= '0' then
-  redis.call('SET', done, tag, 'EX', done_ttl)
+  redis.call('SET', done, mark, 'EX', done_ttl)
 end
 return 'committed'

@@ -58,6 +58,26 @@ local function enqueue(key, message, due)
   ring(queue)
 end
 
+-- Whether a stored result is the last word on its task, as Celery writes it.
+local function is_final(value)
+  local status = string.match(value, '^{"status":%s*"(%u+)"')
+  return status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
+end
+
+-- Tell everybody who waits for a result: subscribers, and those who left a mailbox.
+local ANSWER_TTL = 120
+local function answer(key, value)
+  redis.call('PUBLISH', key, value)
+  if is_final(value) then
+    local waiting = 'swarm:waiting:' .. key
+    for _, mailbox in ipairs(redis.call('SMEMBERS', waiting)) do
+      redis.call('RPUSH', mailbox, key .. '\n' .. value)
+      redis.call('EXPIRE', mailbox, ANSWER_TTL)
+      redis.call('DEL', waiting)
+    end
+  end
+end
+
 -- What is due goes to the head of its queue: its turn came before what waits there.
 local function promote(queue)
   local scheduled = 'swarm:scheduled:' .. queue

@@ -35,16 +35,17 @@ local function bury(key, message, why, history)
   if id ~= '' then
     -- Whoever waits for the result is told; a replay takes it back.
     local result = 'celery-task-meta-' .. id
-    local value = cjson.encode({
-      status = 'FAILURE', task_id = id, date_done = date,
+    local rest = cjson.encode({
+      task_id = id, date_done = date,
       traceback = cjson.null, children = cjson.null,
       result = {
         exc_type = 'DeadLetteredError', exc_module = 'swarm.errors',
         exc_message = {why .. ' (swarm dead show ' .. tag .. ')'},
       },
     })
+    local value = '{"status": "FAILURE", ' .. string.sub(rest, 2)
     redis.call('SET', result, value, 'EX', result_ttl)
-    redis.call('PUBLISH', result, value)
+    answer(result, value)
   end
 end
 

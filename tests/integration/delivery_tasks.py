@@ -1,0 +1,123 @@
+"""Tasks of the delivery tests. Each run of a body leaves a line in the file $RUNS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+from swarm.celery_app import app
+
+
+def _ran(word: Any) -> None:
+    with open(os.environ["RUNS"], "a", encoding="utf-8") as runs:  # noqa: PTH123
+        runs.write(f"{word}\n")
+
+
+@app.task(name="analysis.add")
+def add(x: int, y: int) -> int:
+    _ran(f"add {x} {y}")
+    return x + y
+
+
+@app.task(name="analysis.total")
+def total(numbers: list[int]) -> int:
+    _ran("total")
+    return sum(numbers)
+
+
+@app.task(name="analysis.note")
+def note(word: Any, seconds: float = 0.0) -> Any:
+    _ran(word)
+    time.sleep(seconds)
+    return word
+
+
+@app.task(name="analysis.silent", ignore_result=True)
+def silent(word: str) -> str:
+    _ran(word)
+    return word
+
+
+@app.task(name="analysis.fail")
+def fail(*args: Any) -> None:
+    _ran("fail")
+    raise ValueError("as told")
+
+
+@app.task(name="analysis.told")
+def told(task_id: str) -> None:
+    """With one parameter, an errback is a task of its own."""
+    _ran(task_id)
+
+
+@app.task(name="analysis.flaky", bind=True, max_retries=5)
+def flaky(self: Any, failures: int, countdown: float) -> str:
+    _ran(f"flaky {self.request.retries}")
+    if self.request.retries < failures:
+        raise self.retry(countdown=countdown, exc=ValueError("not yet"))
+    return f"after {self.request.retries}"
+
+
+@app.task(name="analysis.die", bind=True)
+def die(self: Any) -> None:
+    _ran("die")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="analysis.soft", soft_time_limit=1, time_limit=10)
+def soft() -> str:
+    try:
+        time.sleep(30)
+    except SoftTimeLimitExceeded:
+        return "limited"
+    return "not limited"
+
+
+@app.task(name="analysis.hard", soft_time_limit=1, time_limit=2)
+def hard() -> None:
+    _ran("hard")
+    while True:
+        try:
+            time.sleep(60)
+        except SoftTimeLimitExceeded:
+            continue
+
+
+@app.task(name="analysis.ignore")
+def ignore() -> None:
+    _ran("ignore")
+    raise Ignore
+
+
+@app.task(name="analysis.reject", bind=True)
+def reject(self: Any) -> str:
+    _ran("reject")
+    if not self.request.delivery_info.get("redelivered") and _runs_of("reject") == 1:
+        raise Reject("once more", requeue=True)
+    return "at last"
+
+
+def _runs_of(word: str) -> int:
+    with open(os.environ["RUNS"], encoding="utf-8") as runs:  # noqa: PTH123
+        return runs.read().split().count(word)
+
+
+@app.task(name="analysis.replace", bind=True)
+def replace(self: Any) -> None:
+    _ran("replace")
+    raise self.replace(add.s(20, 22))
+
+
+@app.task(name="analysis.spawn")
+def spawn() -> str:
+    """Its own publishing is part of its body, not of its end."""
+    return str(note.delay("spawned").id)
+
+
+@app.task(name="analysis.huge")
+def huge() -> object:
+    return object()
