@@ -38,9 +38,9 @@ def copy(tmp_path: Path, role_redis: RoleRedis) -> Path:
     return tmp_path
 
 
-def load(copy: Path, path: str) -> subprocess.CompletedProcess[str]:
+def load(copy: Path, path: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/bin/sh", str(ROLE / "files" / "load-copy.sh"), str(copy)],
+        ["/bin/sh", str(ROLE / "files" / "load-copy.sh"), str(copy), *words],
         env={"PATH": path},
         capture_output=True,
         text=True,
@@ -66,6 +66,15 @@ def test_a_copy_that_ends_in_half_a_command_is_cut_to_whole_ones(copy: Path, pat
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["keys"] == 3
     assert last.stat().st_size == whole
+
+
+def test_a_rewritten_copy_has_everything_in_its_base_file(copy: Path, path: str) -> None:
+    rewritten = load(copy, path, "rewrite")
+    assert rewritten.returncode == 0, rewritten.stderr
+    (end,) = (copy / "appendonlydir").glob("*.incr.aof")
+    assert end.stat().st_size == 0
+    done = load(copy, path)
+    assert json.loads(done.stdout) == {"keys": 3, "lasting": 2, "base": 3}
 
 
 @pytest.mark.parametrize("harm", ["garbled", "missing"])

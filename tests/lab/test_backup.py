@@ -48,7 +48,9 @@ def clean(lab: Lab) -> Iterator[None]:
 def test_a_backup_brings_back_what_was_lost_and_the_swarm_goes_on(
     lab: Lab, clean: None, tmp_path: Path
 ) -> None:
-    redis(lab, f"RPUSH {LETTERS} one two three")
+    # As a script does it: two changes are a transaction in the append-only file.
+    push = "redis.call('RPUSH', KEYS[1], 'one') redis.call('RPUSH', KEYS[1], 'two', 'three')"
+    redis(lab, f'EVAL "{push}" 1 {LETTERS}')
     taken = play("backup", redis_backup_directory=tmp_path)
     assert taken.returncode == 0, taken.stdout
     (archive,) = tmp_path.glob("redis-control-*.tar.gz")
