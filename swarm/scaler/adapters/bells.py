@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 import redis.asyncio
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError
 
 from swarm.brokers import CONNECT_TIMEOUT_S, QUIET, SOCKET_TIMEOUT_S, Broker
 from swarm.delivery import keys
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 _WAIT_S = 240
 #: Seconds without an answer after which the bell is known to be silent.
 _SILENT_AFTER_S = 0.5
-#: Seconds until the next attempt: after a lost connection, and after a refusal (no right to
-#: BLMOVE, or no memory left), which lasts longer.
+#: Seconds until the next attempt: after most failures, and after no right to BLMOVE or no memory
+#: left, which last longer.
 _RETRY_S = 10.0
 _REFUSED_RETRY_S = 600.0
 #: A broker that is gone without a word is noticed by TCP, which costs no request.
@@ -78,7 +78,7 @@ class _Listener:
         while True:
             try:
                 await self._listen()
-            except ResponseError as exc:
+            except (NoPermissionError, OutOfMemoryError) as exc:
                 self._tell(str(exc))
                 await asyncio.sleep(_REFUSED_RETRY_S)
             except (RedisError, OSError) as exc:
@@ -102,6 +102,7 @@ class _Listener:
                 await client.initialize()
             while True:
                 if await self._rings(client):
+                    self.silent = False
                     self.down.clear()
                     self._on_ring()
                     # As long as it is up, each wait would end at once.
@@ -117,13 +118,13 @@ class _Listener:
         waiting = asyncio.ensure_future(client.blmove(bell, bell, _WAIT_S, "LEFT", "RIGHT"))
         try:
             await asyncio.wait([waiting], timeout=_SILENT_AFTER_S)
-            self.silent = not waiting.done()
+            if not waiting.done():
+                self.silent = True
             if self.silent and self._trouble is not None:
                 log.info("tasks for queue %s are announced again", self._queue)
                 self._trouble = None
             return await waiting is not None
         finally:
-            self.silent = False
             waiting.cancel()
 
     def _tell(self, trouble: str) -> None:
