@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 #: Seconds an idle consumer waits for a bell. Hosted services close connections that were idle for
 #: 300 s, and each wait is a command they count.
 WAIT_S = 240
+#: Seconds after which an idle consumer looks, bell or no bell.
+_LOOK_S = 3600
 #: Seconds until the reply to a script counts as overdue.
 _REPLY_S = 3.0
 #: Seconds after which a second attempt to publish would exceed what a producer is promised.
@@ -104,6 +106,7 @@ class Channel(kombu_redis.Channel):
         # The next question of the consuming connection: for messages, or for a bell.
         self._look = True
         self._asked_for_messages = False
+        self._looked_at = float("-inf")
         # When the earliest scheduled message is due that this channel watches, monotonic.
         self._due_at: float | None = None
         self._bindings_at = float("-inf")
@@ -219,6 +222,7 @@ class Channel(kombu_redis.Channel):
         wait_s = self._wait_s(timeout)
         self._asked_for_messages = self._look or wait_s <= 0
         if self._asked_for_messages:
+            self._looked_at = time.monotonic()
             self.brpop_timeout = _REPLY_S
             connection.send_command(*self._take_command(queues))
         else:
@@ -261,14 +265,23 @@ class Channel(kombu_redis.Channel):
                 self.client.connection.disconnect()
                 raise
             if not asked_for_messages:
-                # A ring, or the end of a wait: either way worth a look.
-                self._look = True
+                self._look = reply is not None or self._is_look_due()
                 raise Empty
             self._take_known = True
             return self._deliver_taken(reply)
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+
+    def _is_look_due(self) -> bool:
+        """After a wait in which no bell rang.
+
+        Something may be due; and who publishes with stock kombu rings no bell.
+        """
+        now = time.monotonic()
+        return (self._due_at is not None and self._due_at <= now) or (
+            now - self._looked_at >= _LOOK_S
+        )
 
     def _deliver_taken(self, reply: list[Any]) -> bool:
         more, due, now, *taken = reply

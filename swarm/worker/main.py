@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 EXIT_FAILURE = 1
 #: Seconds between two worker heartbeats in Flower's live view; each is a PUBLISH on the broker.
-EVENT_HEARTBEAT_S = 60
+#: Flower takes a worker for gone after twice as long.
+EVENT_HEARTBEAT_S = 600
 #: Seconds a pool child that could not start its browser waits before it exits, so that Celery
 #: does not replace it many times a second.
 _FAILED_START_DELAY_S = 2.0
@@ -132,8 +133,12 @@ def _connect_signals(
             os._exit(EXIT_FAILURE)
         telemetry.process_ready()
 
-    def end_process(**_: object) -> None:
+    def end_process(exitcode: int | None = None, **_: object) -> None:
         process.stop()
+        if not exitcode:
+            # billiard would tell its parent, who waits for the exit itself, and then sleep for a
+            # second (billiard/pool.py, _do_exit).
+            os._exit(0)
 
     def begin_task(task_id: str = "", **_: object) -> None:
         started[task_id] = time.monotonic()
