@@ -18,6 +18,12 @@ REVOKED_S = 24 * 3600
 class Control(celery_control.Control):
     """Celery's control, of which `revoke` does not need a listening worker."""
 
+    def broadcast(self, *args: Any, reply: bool = False, **kwargs: Any) -> Any:
+        """Speak to workers only where they listen, instead of waiting for answers in vain."""
+        if self.app.conf.worker_enable_remote_control:
+            return super().broadcast(*args, reply=reply, **kwargs)
+        return [] if reply else None
+
     def revoke(
         self,
         task_id: str | list[str],

@@ -87,6 +87,11 @@ class Holder:
                 )
                 self._keeper.start()
 
+    @property
+    def has_taken(self) -> bool:
+        """Whether anything was ever taken."""
+        return self._keeper is not None
+
     def ended(self, tag: str) -> None:
         with self._lock:
             self._since.pop(tag, None)

@@ -6,9 +6,10 @@ It only ever looks and releases; what is lost, `swarm.delivery.survey` decides. 
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -17,6 +18,12 @@ from swarm.delivery import scripts
 from swarm.delivery.release import release
 from swarm.delivery.survey import Attention, Patience, Rhythm, Sightings, Survey, parse_survey
 from swarm.delivery.survey import pause_s as _pause_s
+
+#: What is no instance, by `swarm.delivery.holder`.
+_PASSING = re.compile(r":(channel|process):\d+:")
+#: Seconds for which it holds nothing until its name is removed. One that lives comes back with
+#: the next message it takes.
+_FORGET_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,16 @@ class GivenBack:
     dead: int
     """Messages that are dead letters now, because too many workers died under them."""
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What came of one look."""
+
+    survey: Survey
+    given: tuple[GivenBack, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Holders of which nothing could be given back, and why."""
 
 
 class Reaper:
@@ -51,8 +68,10 @@ class Reaper:
         self._client: redis.Redis | None = None
         self._sightings = Sightings()
         self._survey: Survey | None = None
+        # Holders that are no instances and hold nothing, and since when.
+        self._forgettable: dict[str, float] = {}
 
-    def look(self) -> tuple[Survey, tuple[GivenBack, ...]]:
+    def look(self) -> Findings:
         """Survey the broker and give back what is lost.
 
         Raises:
@@ -62,13 +81,20 @@ class Reaper:
         try:
             survey = self._ask()
             self._sightings = self._sightings.after(survey, self._patience)
-            lost = self._sightings.lost(self._patience)
-            given = [self._release(holder, tags) for holder, tags in lost.items()]
+            given, refused = [], {}
+            for holder, tags in {**self._forgotten(survey), **self._lost()}.items():
+                try:
+                    given.append(self._release(holder, tags))
+                except redis.ResponseError as exc:
+                    # It must not keep others from getting theirs.
+                    refused[holder] = str(exc)
         except BaseException:
             self.close()
             raise
         self._survey = survey
-        return survey, tuple(each for each in given if each.returned or each.dead)
+        return Findings(
+            survey, tuple(each for each in given if each.returned or each.dead), refused
+        )
 
     def pause_s(self, attention: Attention, rhythm: Rhythm) -> float:
         """Seconds from the last look to the next."""
@@ -83,6 +109,28 @@ class Reaper:
             if client is not None:
                 client.close()
         self._client = self._base = None
+
+    def _lost(self) -> dict[str, tuple[str, ...]]:
+        return self._sightings.lost(self._patience)
+
+    def _forgotten(self, survey: Survey) -> dict[str, tuple[str, ...]]:
+        """Connections that consumed once, such as Flower's, and left nothing but their names.
+
+        An instance's name stays: its next start finds by it what it left.
+        """
+        empty = {
+            held.holder
+            for held in survey.holders
+            if not held.tags and held.lease_left_s is None and _PASSING.search(held.holder)
+        }
+        self._forgettable = {
+            holder: self._forgettable.get(holder, survey.asked_at) for holder in empty
+        }
+        return {
+            holder: ()
+            for holder, since in self._forgettable.items()
+            if survey.asked_at - since >= _FORGET_AFTER_S
+        }
 
     def _ask(self) -> Survey:
         if self._client is not None:

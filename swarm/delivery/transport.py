@@ -337,9 +337,16 @@ class Channel(kombu_redis.Channel):
         # kombu would wait for the reply. A wait holds nothing, and what a script took meanwhile
         # is in the holder's list.
         self._in_poll = False
-        if not self.closed and self._own_holder is not None and self.connection.holder is None:
+        if not self.closed and self._owns_messages():
             self._return_all()
         super().close()
+
+    def _owns_messages(self) -> bool:
+        return (
+            self._own_holder is not None
+            and self.connection.holder is None
+            and self._own_holder.has_taken
+        )
 
     def _return_all(self) -> None:
         """A consumer that is no worker ends with its channel."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
-from celery import bootsteps, signals
+from celery import signals
 from celery.worker import state as celery_state
 
 from swarm import logs
@@ -24,6 +23,7 @@ from swarm.sdnotify import Notifier
 from swarm.worker import process
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.reporter import Reporter
+from swarm.worker.steps import SignalWakeup, broker_watch
 from swarm.worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         environment, telemetry, notifier, metrics, on_failed_start=_stop_with_failure
     )
     receivers = _connect_signals(environment, telemetry, reporter)
-    app.steps["consumer"].add(_broker_watch(reporter.broker_connected))
+    app.steps["consumer"].add(broker_watch(reporter.broker_connected))
     app.steps["consumer"].add(SignalWakeup)
     reporter.start()
     try:
@@ -134,11 +134,7 @@ def _connect_signals(
         telemetry.process_ready()
 
     def end_process(exitcode: int | None = None, **_: object) -> None:
-        process.stop()
-        if not exitcode:
-            # billiard would tell its parent, who waits for the exit itself, and then sleep for a
-            # second (billiard/pool.py, _do_exit).
-            os._exit(0)
+        _end_pool_process(exitcode)
 
     def begin_task(task_id: str = "", **_: object) -> None:
         started[task_id] = time.monotonic()
@@ -176,35 +172,9 @@ def _connect_signals(
     return receivers
 
 
-class SignalWakeup(bootsteps.StartStopStep):
-    """Ends the event loop's wait when a signal comes; it would be seen up to a second later."""
-
-    requires = ("celery.worker.consumer.connection:Connection",)
-
-    def __init__(self, parent: Any, **kwargs: Any) -> None:
-        super().__init__(parent, **kwargs)
-        self._reader, writer = os.pipe()
-        for end in (self._reader, writer):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-
-    def register_with_event_loop(self, _parent: Any, hub: Any) -> None:
-        hub.add_reader(self._reader, self._drain)
-
-    def _drain(self) -> None:
-        os.read(self._reader, 1024)
-
-
-def _broker_watch(on_change: Callable[[bool], None]) -> type[bootsteps.StartStopStep]:
-    """A consumer step: started with each connection to the broker, stopped when it is lost."""
-
-    class BrokerWatch(bootsteps.StartStopStep):
-        requires = ("celery.worker.consumer.connection:Connection",)
-
-        def start(self, _parent: object) -> None:
-            on_change(True)  # noqa: FBT003
-
-        def stop(self, _parent: object) -> None:
-            on_change(False)  # noqa: FBT003
-
-    return BrokerWatch
+def _end_pool_process(exitcode: int | None) -> None:
+    process.stop()
+    if not exitcode:
+        # billiard would tell its parent, who waits for the exit itself, and then sleep for a
+        # second (billiard/pool.py, _do_exit).
+        os._exit(0)

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from redis.exceptions import RedisError
 
 from swarm.brokers import Broker, connect
-from swarm.delivery.reaper import GivenBack, Reaper
+from swarm.delivery.reaper import Findings, GivenBack, Reaper
 from swarm.delivery.survey import Attention, Rhythm, Survey
 from swarm.scaler.adapters.bells import Bells
 from swarm.scaler.model import Unknown
@@ -58,6 +58,7 @@ class RedisView:
         self._looking: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._troubled = False
+        self._refused: set[str] = set()
 
     async def __aenter__(self) -> Self:
         self._keeper = asyncio.create_task(self._keep_looking(), name="surveys")
@@ -142,7 +143,7 @@ class RedisView:
     async def _look_once(self) -> None:
         began_at = self._clock()
         try:
-            survey, given = await asyncio.to_thread(self._reaper.look)
+            findings = await asyncio.to_thread(self._reaper.look)
         except (RedisError, OSError) as exc:
             self._fail(str(exc) or type(exc).__name__)
         except Exception as exc:
@@ -151,8 +152,8 @@ class RedisView:
                 log.exception("a survey of the broker failed")
             self._fail(repr(exc))
         else:
-            self._survey = survey
-            self._tell(survey, given)
+            self._survey = findings.survey
+            self._tell(findings)
         self._began_at = began_at
         self._changed.set()
 
@@ -167,12 +168,12 @@ class RedisView:
         self._survey = Unknown(f"the broker does not answer: {reason}")
         self._metrics.survey_failed()
 
-    def _tell(self, survey: Survey, given: Sequence[GivenBack]) -> None:
+    def _tell(self, findings: Findings) -> None:
         if self._troubled:
             log.info("the broker answers again")
         self._troubled = False
-        self._metrics.surveyed(given)
-        for each in given:
+        self._metrics.surveyed(findings.given)
+        for each in findings.given:
             log.warning(
                 "what a vanished worker held is given back",
                 extra={
@@ -184,6 +185,10 @@ class RedisView:
                     }
                 },
             )
-        for queue, sight in survey.queues.items():
+        for holder, reason in findings.refused.items():
+            if holder not in self._refused:
+                log.warning("what %s held is not given back: %s", holder, reason)
+        self._refused = set(findings.refused)
+        for queue, sight in findings.survey.queues.items():
             if not sight.rung:
                 self._bells.is_down(queue)
