@@ -44,7 +44,7 @@ class Rig:
 
     def look(self, *, after: float = 10.0) -> tuple[GivenBack, ...]:
         self.now += after
-        return self.reaper.look()[1]
+        return self.reaper.look().given
 
     def looks(self, count: int) -> list[GivenBack]:
         return [each for _ in range(count) for each in self.look()]
@@ -237,12 +237,36 @@ def test_a_holder_of_ours_keeps_its_lease_before_the_reaper_gives_it_up(
     pause = threading.Event()
     try:
         for _ in range(40):
-            assert reaper.look()[1] == ()
+            assert reaper.look().given == ()
             pause.wait(0.05)
         assert rig.admin.exists(keys.lease(GONE)) == 1
         holder.ended("t1")
         # It vanished: nobody renews, and the minute that the lease lasts is over.
         rig.admin.delete(keys.lease(GONE))
-        assert [each.returned for each in reaper.look()[1]] == [1]
+        assert [each.returned for each in reaper.look().given] == [1]
     finally:
         reaper.close()
+
+
+def test_names_of_connections_that_hold_nothing_go_after_an_hour_and_instances_stay(
+    rig: Rig,
+) -> None:
+    passing = "h1:channel:4711:c"
+    for holder in (passing, GONE):
+        rig.admin.hset(keys.HOLDERS, holder, "browser")
+    for _ in range(13):
+        assert rig.admin.hexists(keys.HOLDERS, passing)
+        rig.look(after=301)
+    assert rig.admin.hkeys(keys.HOLDERS) == [GONE.encode()]
+
+
+def test_a_holder_of_which_nothing_may_be_given_back_keeps_no_other_from_it(rig: Rig) -> None:
+    elsewhere = b'other\n{"properties": {"delivery_tag": "t2"}}'
+    rig.admin.hset(keys.HOLDERS, HERE, "other")
+    rig.admin.rpush(keys.held(HERE), elsewhere)
+    rig.take("t1")
+    rig.looks(6)
+    rig.now += 10
+    findings = rig.reaper.look()
+    assert findings.given == (GivenBack(GONE, 1, 0, WHY),)
+    assert list(findings.refused) == [HERE]
