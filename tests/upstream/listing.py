@@ -16,17 +16,22 @@ _SCOPES: dict[str, tuple[Delivery, ...]] = {
     "ours": ("ours",),
     "stock": ("stock",),
     "both": DELIVERIES,
+    "either": DELIVERIES,
 }
 _LINE = re.compile(r"(?P<scope>\S+)\s+(?P<pattern>\S+)\s+# (?P<reason>\S.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A pattern of test ids (`*` stands for any text) that are expected not to pass."""
+    """A pattern of test ids (`*` stands for any text) that are expected not to pass.
+
+    `may_pass` is for what upstream itself knows to be a matter of chance.
+    """
 
     pattern: str
     reason: str
     deliveries: tuple[Delivery, ...]
+    may_pass: bool = False
 
     def matches(self, test: str) -> bool:
         words = self.pattern.split("*")
@@ -46,7 +51,10 @@ def read_list(delivery: Delivery, text: str | None = None) -> list[Entry]:
         match = _LINE.fullmatch(line.rstrip())
         if match is None or match["scope"] not in _SCOPES:
             raise ValueError(f"{LIST.name}: expected '{'|'.join(_SCOPES)} TEST # REASON': {line}")
-        entries.append(Entry(match["pattern"], match["reason"], _SCOPES[match["scope"]]))
+        scope = match["scope"]
+        entries.append(
+            Entry(match["pattern"], match["reason"], _SCOPES[scope], may_pass=scope == "either")
+        )
     return [entry for entry in entries if delivery in entry.deliveries]
 
 
