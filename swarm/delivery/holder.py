@@ -63,9 +63,12 @@ class Holder:
     """
 
     def __init__(self, name: HolderName | None = None) -> None:
+        """A worker's, by its name; without one that of a channel, for as long as it is open."""
+        self.serves_worker = name is not None
         self.name = name or HolderName(
             f"{socket.gethostname()}:channel:{os.getpid()}:", uuid4().hex, is_unit=False
         )
+        self._closed = threading.Event()
         self.delivered: OrderedDict[str, Any] = OrderedDict()
         self.dirty: set[str] = set()
         #: Delivery tag -> how the pool process died under it.
@@ -83,7 +86,7 @@ class Holder:
             self._since[tag] = time.monotonic()
             if self._keeper is None:
                 self._keeper = threading.Thread(
-                    target=self._keep_lease, args=(connect,), name="lease", daemon=True
+                    target=self._keep_lease, args=(connect(),), name="lease", daemon=True
                 )
                 self._keeper.start()
 
@@ -108,11 +111,13 @@ class Holder:
         with self._lock:
             return any(now - since >= LEASE_AFTER_S for since in self._since.values())
 
-    def _keep_lease(self, connect: Callable[[], redis.Redis]) -> None:
-        client = connect()
+    def close(self) -> None:
+        """No lease any more."""
+        self._closed.set()
+
+    def _keep_lease(self, client: redis.Redis) -> None:
         renewed = True
-        while True:
-            time.sleep(RENEWAL_S)
+        while not self._closed.wait(RENEWAL_S):
             if not self.needs_lease(time.monotonic()):
                 continue
             try:

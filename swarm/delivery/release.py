@@ -16,7 +16,7 @@ DEATHS = 3
 #: Seconds a result lasts.
 RESULT_S = 24 * 3600
 
-Mode = Literal["return", "died", "dead"]
+Mode = Literal["return", "died", "dead", "forget"]
 Choice = Literal["all", "only", "except", "unleased"]
 
 
@@ -32,7 +32,8 @@ def release(
     """Release what a holder has; returns how many went to their queues and how many are dead.
 
     `mode` is why: `return` for what was never begun, `died` for what a worker died under (the
-    third death makes it a dead letter), `dead` for what can never be done here.
+    third death makes it a dead letter), `dead` for what can never be done here,
+    `forget` for what its consumer has acknowledged.
     `choice` is which: `all`, those whose tag or text is among `needles` (`only`), the others
     (`except`), or those among `needles` if the holder has no lease (`unleased`).
 

@@ -72,6 +72,11 @@ class QoS(virtual.QoS):
         self.channel.holder.took(delivery_tag, self.channel.connect_anew)
 
     def ack(self, delivery_tag: str) -> None:
+        if not self.channel.serves_worker:
+            self.channel.release(delivery_tag, "forget", "acknowledged")
+        self._ended(delivery_tag)
+
+    def _ended(self, delivery_tag: str) -> None:
         self.channel.holder.ended(delivery_tag)
         super().ack(delivery_tag)
 
@@ -83,7 +88,7 @@ class QoS(virtual.QoS):
             self.channel.release(delivery_tag, "return", "rejected")
         else:
             self.channel.release(delivery_tag, "dead", "rejected by its worker")
-        self.ack(delivery_tag)
+        self._ended(delivery_tag)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Nothing: see the module."""
@@ -103,6 +108,7 @@ class Channel(kombu_redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._own_holder: Holder | None = None
         self._take_known = True
+        self._no_ack_queues: set[str] = set()
         # The next question of the consuming connection: for messages, or for a bell.
         self._look = True
         self._asked_for_messages = False
@@ -118,6 +124,11 @@ class Channel(kombu_redis.Channel):
         if self._own_holder is None:
             self._own_holder = self.connection.holder or Holder()
         return self._own_holder
+
+    @property
+    def serves_worker(self) -> bool:
+        """Whether whoever ends a task commits it. Elsewhere an acknowledgement is the end."""
+        return self.holder.serves_worker
 
     def connect_anew(self) -> redis.Redis:
         """A client on a connection of its own, for another thread."""
@@ -180,6 +191,9 @@ class Channel(kombu_redis.Channel):
     # -- consuming; kombu's poller calls these where it would send and read BRPOP
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        self._no_ack_queues.discard(queue)
+        if kwargs.get("no_ack", args[0] if args else False):
+            self._no_ack_queues.add(queue)
         consumer_tag = super().basic_consume(queue, *args, **kwargs)
         if queue not in self.active_fanout_queues:
             self._settle()
@@ -315,7 +329,15 @@ class Channel(kombu_redis.Channel):
             headers["eta"] = None
         if revoked:
             self.holder.on_revoked(str(headers.get("id")))
+        if queue in self._no_ack_queues:
+            self.release(payload["properties"]["delivery_tag"], "forget", "consumed")
         self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu's own channel does
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        message = super().basic_get(queue, no_ack=no_ack, **kwargs)
+        if message is not None and no_ack:
+            self.release(message.delivery_tag, "forget", "consumed")
+        return message
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         """One message now, for `basic_get`."""
@@ -337,16 +359,12 @@ class Channel(kombu_redis.Channel):
         # kombu would wait for the reply. A wait holds nothing, and what a script took meanwhile
         # is in the holder's list.
         self._in_poll = False
-        if not self.closed and self._owns_messages():
-            self._return_all()
+        holder = self._own_holder
+        if not self.closed and holder is not None and not holder.serves_worker:
+            holder.close()
+            if holder.has_taken:
+                self._return_all()
         super().close()
-
-    def _owns_messages(self) -> bool:
-        return (
-            self._own_holder is not None
-            and self.connection.holder is None
-            and self._own_holder.has_taken
-        )
 
     def _return_all(self) -> None:
         """A consumer that is no worker ends with its channel."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import kombu
 import pytest
 import redis
 from redis.exceptions import OutOfMemoryError
@@ -18,6 +19,7 @@ from swarm.delivery.dead import DeadLetters, NoSuchLetterError
 from swarm.delivery.holder import HolderName
 from swarm.delivery.outcome import Outcome, Successor
 from swarm.delivery.release import DEATHS, release, settle
+from swarm.delivery.transport import register
 from tests.loopback import REDIS, RedisServer
 
 ME, OTHER = "host:browser:1:a", "host:browser:2:b"
@@ -86,7 +88,7 @@ def take(
 
 
 def held(client: redis.Redis, holder: str = ME) -> list[str]:
-    envelopes = client.lrange(keys.held(holder), 0, -1)
+    envelopes: Any = client.lrange(keys.held(holder), 0, -1)
     return [json.loads(e.split(b"\n", 1)[1])["properties"]["delivery_tag"] for e in envelopes]
 
 
@@ -428,6 +430,57 @@ def test_a_reconnection_returns_what_does_not_run(client: redis.Redis) -> None:
     assert held(client) == [tags[0]]
     assert waiting(client) == [tags[1]]
     assert client.exists(f"swarm:deaths:{tags[1]}") == 0
+
+
+# -- consumers that are no workers
+
+
+@pytest.fixture
+def plain_connection(server: RedisServer) -> Iterator[kombu.Connection]:
+    register()
+    with kombu.Connection(server.url) as connection:
+        yield connection
+
+
+def all_held(client: redis.Redis) -> list[bytes]:
+    return list(client.scan_iter(keys.held("*")))
+
+
+def test_an_acknowledgement_ends_a_message_where_nobody_commits(
+    client: redis.Redis, plain_connection: kombu.Connection
+) -> None:
+    queue = plain_connection.SimpleQueue("plain")
+    queue.put({"a": 1})
+    message = queue.get(timeout=5)
+    assert (message.payload, len(all_held(client))) == ({"a": 1}, 1)
+    message.ack()
+    assert all_held(client) == []
+    queue.close()
+    assert client.llen("plain") == 0
+
+
+def test_a_closed_channel_returns_what_was_not_acknowledged(
+    client: redis.Redis, plain_connection: kombu.Connection
+) -> None:
+    queue = plain_connection.SimpleQueue("plain")
+    queue.put({"a": 1})
+    queue.get(timeout=5)
+    plain_connection.close()
+    assert (client.llen("plain"), all_held(client)) == (1, [])
+
+
+@pytest.mark.parametrize("how", ["consume", "get"])
+def test_who_needs_no_acknowledgement_leaves_nothing_behind(
+    client: redis.Redis, plain_connection: kombu.Connection, how: str
+) -> None:
+    queue = plain_connection.SimpleQueue("plain", no_ack=True)
+    queue.put({"a": 1})
+    if how == "consume":
+        assert queue.get(timeout=5).payload == {"a": 1}
+    else:
+        channel = plain_connection.channel()
+        assert channel.basic_get("plain", no_ack=True).decode() == {"a": 1}
+    assert (client.llen("plain"), all_held(client)) == (0, [])
 
 
 # -- dead letters

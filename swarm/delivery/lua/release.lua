@@ -1,5 +1,5 @@
--- Let go of what a holder has: to the head of its queue, or to the dead-letter list.
--- ARGV: holder, 'return' | 'died' | 'dead', reason, deaths that make a message poison,
+-- Let go of what a holder has: to the head of its queue, to the dead-letter list, or for good.
+-- ARGV: holder, 'return' | 'died' | 'dead' | 'forget', reason, deaths that make a message poison,
 --       date (ISO 8601), seconds a result lasts,
 --       'all' | 'only' | 'except' | 'unleased', then delivery tags (or whole messages)
 -- 'died' counts a death for each message; 'unleased' is 'only' for a holder without a lease.
@@ -63,8 +63,9 @@ for at = #envelopes, 1, -1 do
     local key, message = open(envelope)
     redis.call('LREM', held, -1, envelope)
     local why, history = reason, {}
+    local forgotten = mode == 'forget'
     local poisoned = mode == 'dead'
-    if mode ~= 'return' then
+    if mode == 'died' or mode == 'dead' then
       local deaths = 'swarm:deaths:' .. tag_of(message)
       if mode == 'died' then
         redis.call('RPUSH', deaths, date .. ' ' .. reason)
@@ -76,7 +77,9 @@ for at = #envelopes, 1, -1 do
         why = #history .. ' workers died under it, the last: ' .. reason
       end
     end
-    if poisoned then
+    if forgotten then
+      redis.call('DEL', 'swarm:deaths:' .. tag_of(message))
+    elseif poisoned then
       bury(key, message, why, history)
       dead = dead + 1
     else
