@@ -220,7 +220,8 @@ def test_at_rest_nobody_asks_and_a_task_for_a_pool_at_zero_is_answered_at_once(
         what="the start",
     )
     assert time.monotonic() - submitted < 4
-    assert "browser: up 0 -> 1 (1 waiting" in scaler.log
+    # A turn is told when it has ended.
+    wait_until(lambda: "browser: up 0 -> 1 (1 waiting" in scaler.log, what="the line")
 
 
 def test_the_backlog_of_a_busy_pool_is_flowers_word(
