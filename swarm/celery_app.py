@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery
 from kombu import Queue
 
 from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker
 from swarm.delivery import transport
+from swarm.delivery.app import DeliveryCelery
 from swarm.environment import read_broker, read_settings
 from swarm.settings import Settings
 
@@ -98,10 +98,5 @@ def _read_configuration() -> dict[str, Any]:
 
 
 transport.register()
-app = Celery(
-    "swarm",
-    set_as_current=True,
-    task_cls="swarm.delivery.task:Task",
-    control="swarm.delivery.control:Control",
-)
+app = DeliveryCelery("swarm", set_as_current=True)
 app.add_defaults(_read_configuration)

@@ -84,6 +84,11 @@ def collecting() -> Outcome | None:
     return sink if isinstance(sink, Outcome) else None
 
 
+def is_collecting() -> bool:
+    """Whether what this thread publishes is kept for later."""
+    return _collecting.get() is not None
+
+
 def collect(successor: Successor) -> bool:
     """Keep a message for later; False when it is to be published now."""
     sink = _collecting.get()

@@ -145,18 +145,12 @@ class Channel(kombu_redis.Channel):
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        headers = message.get("headers") or {}
-        successor = outcome.Successor(
-            key=key,
-            message=dumps(message),
-            due=_due(headers),
-            task_id=str(headers.get("id") or ""),
-        )
+        successor = successor_for(key, message)
         if not outcome.collect(successor):
             self._publish(
                 successor,
                 tag=message["properties"]["delivery_tag"],
-                idempotency_key=str(headers.get(IDEMPOTENCY_HEADER) or ""),
+                idempotency_key=str((message.get("headers") or {}).get(IDEMPOTENCY_HEADER) or ""),
             )
 
     def _publish(self, successor: outcome.Successor, *, tag: str, idempotency_key: str) -> None:
@@ -393,6 +387,17 @@ class Transport(kombu_redis.Transport):
 
     implements = kombu_redis.Transport.implements.extend(batch_publish=False)
     supports_batch_publish = False
+
+
+def successor_for(key: str, message: dict[str, Any]) -> outcome.Successor:
+    """A message, as kombu prepares it, on its way into the list `key`."""
+    headers = message.get("headers") or {}
+    return outcome.Successor(
+        key=key,
+        message=dumps(message),
+        due=_due(headers),
+        task_id=str(headers.get("id") or ""),
+    )
 
 
 def register() -> None:

@@ -55,8 +55,9 @@ def told(task_id: str) -> None:
 
 
 @app.task(name="analysis.flaky", bind=True, max_retries=5)
-def flaky(self: Any, failures: int, countdown: float) -> str:
+def flaky(self: Any, failures: int, countdown: float, seconds: float = 0.0) -> str:
     _ran(f"flaky {self.request.retries}")
+    time.sleep(seconds)
     if self.request.retries < failures:
         raise self.retry(countdown=countdown, exc=ValueError("not yet"))
     return f"after {self.request.retries}"

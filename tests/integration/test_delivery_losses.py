@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from celery import chain
 from kombu.exceptions import OperationalError
 
 from tests.integration.conftest import RedisServer, Stage, wait_until
@@ -107,28 +108,48 @@ def test_an_idle_worker_stops_at_once(own: DeliveryStage, pool: str) -> None:
     assert time.monotonic() - started_at < 4
 
 
-def test_a_redis_that_restarts_during_a_task_commits_it_once(own: DeliveryStage) -> None:
+@pytest.fixture
+def durable(own: DeliveryStage) -> Iterator[tuple[DeliveryStage, RedisServer]]:
+    """A Redis that a test may stop and start, and that then has what it had."""
     directory = own.stage.directory / "redis"
     directory.mkdir()
     redis = RedisServer(directory, options=("--appendonly", "yes", "--appendfsync", "always"))
     redis.start()
     own.stage.redis = redis
-    lab = DeliveryStage(own.stage)
-    try:
-        worker = lab.worker()
-        result = lab.send("note", "once", 3.0)
-        wait_until(lambda: lab.runs() == ["once"], what="its run")
-        redis.stop()
-        time.sleep(4)
-        redis.start()
-        assert result.get(timeout=20) == "once"
-        wait_until(lambda: lab.held() == 0, what="its commit")
-        assert lab.send("add", 1, 1).get(timeout=20) == 2
-        assert lab.runs() == ["once", "add 1 1"]
-        assert worker.process.poll() is None
-    finally:
-        lab.app.close()
-        redis.stop()
+    stage = DeliveryStage(own.stage)
+    yield stage, redis
+    stage.app.close()
+    redis.stop()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_redis_that_restarts_during_a_task_commits_it_once(
+    durable: tuple[DeliveryStage, RedisServer], pool: str
+) -> None:
+    """With what follows from it, though this process has never published before."""
+    stage, redis = durable
+    worker = stage.worker(CELERY_POOL=pool)
+    result = chain(stage.task("note", 20, 3.0), stage.task("add", 22)).apply_async()
+    wait_until(lambda: stage.runs() == ["20"], what="its run")
+    redis.stop()
+    time.sleep(4)
+    redis.start()
+    assert result.get(timeout=20) == 42
+    wait_until(lambda: stage.held() == 0, what="its commit")
+    assert stage.runs() == ["20", "add 20 22"]
+    assert worker.process.poll() is None
+
+
+def test_a_retry_is_kept_while_redis_is_away(durable: tuple[DeliveryStage, RedisServer]) -> None:
+    stage, redis = durable
+    stage.worker()
+    result = stage.send("flaky", 1, 0.5, 3.0)
+    wait_until(lambda: stage.runs() == ["flaky 0"], what="its run")
+    redis.stop()
+    time.sleep(4)
+    redis.start()
+    assert result.get(timeout=20) == "after 1"
+    assert stage.runs() == ["flaky 0", "flaky 1"]
 
 
 def test_connections_cut_during_a_task_neither_repeat_nor_lose_it(own: DeliveryStage) -> None:
