@@ -22,4 +22,4 @@ from swarm.delivery.results import COMPLETE_CHORD
 def complete_chord(self: Any, group_id: str, body: dict[str, Any]) -> None:
     """Join the parts of the group and start the chord's body, in this task's own commit."""
     with outcomes.collected(self.request):
-        self.backend.complete_chord(group_id, body)
+        self.backend.complete_chord(group_id, body, self.request)

@@ -11,7 +11,7 @@ r"""Names in Redis. What is not listed here is kombu's or Celery's own.
 | `swarm:deaths:<delivery tag>`    | list, expires    | workers that died under the message    |
 | `swarm:dead`                     | hash             | dead letters: delivery tag -> entry    |
 | `swarm:done:<task id>`           | string, expires  | the task is committed                  |
-| `swarm:sent:<delivery tag>`      | string, expires  | the message was published              |
+| `swarm:sent:<delivery tag>:<key>`| string, expires  | the message was published              |
 | `swarm:claim:<idempotency key>`  | string, expires  | the task that has it                   |
 | `swarm:revoked:<task id>`        | string, expires  | not to be started                      |
 | `swarm:waiting:<result key>`     | set, expires     | mailboxes of those who wait for it     |

@@ -33,12 +33,16 @@ class Outcome:
     task_id: str
     effects: list[Any] = field(default_factory=list)
     successors: list[Successor] = field(default_factory=list)
+    goes_on: bool = False
+    """Others answer for the task from here: it is retried or replaced."""
     committed: bool = False
 
     @property
     def is_last(self) -> bool:
-        """Whether the task ends here: not when it goes on under the same id (retry, replace)."""
-        return all(successor.task_id != self.task_id for successor in self.successors)
+        """Whether the task ends here."""
+        return not self.goes_on and all(
+            successor.task_id != self.task_id for successor in self.successors
+        )
 
     def store(self, key: str | bytes, value: str | bytes, ttl_s: int) -> None:
         self.effects += ["store", key, value, ttl_s]

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 from celery import states
 from celery._state import get_current_task
-from celery.backends.redis import RedisBackend
+from celery.backends import redis as celery_redis
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
@@ -46,8 +46,33 @@ class NotCommittedError(redis.exceptions.ConnectionError):
     """The broker did not take the commit: the message is still held, and will be done again."""
 
 
-class ResultBackend(RedisBackend):
+class ResultConsumer(celery_redis.ResultConsumer):
+    """Subscribes when somebody waits for several results, not for each as it is submitted."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wanted: set[str] = set()
+
+    def consume_from(self, task_id: str) -> None:
+        self._wanted.add(task_id)
+
+    def cancel_for(self, task_id: str) -> None:
+        if task_id in self._wanted:
+            self._wanted.discard(task_id)
+        else:
+            super().cancel_for(task_id)
+
+    def on_wait_for_pending(self, result: Any, **kwargs: Any) -> None:
+        wanted, self._wanted = self._wanted, set()
+        for task_id in wanted:
+            super().consume_from(task_id)
+        super().on_wait_for_pending(result, **kwargs)
+
+
+class ResultBackend(celery_redis.RedisBackend):
     """Stores results as stock Celery does, and commits tasks with them."""
+
+    ResultConsumer = ResultConsumer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -85,7 +110,9 @@ class ResultBackend(RedisBackend):
             super().mark_as_revoked(task_id, *args, **kwargs)
 
     def mark_as_retry(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._ending(kwargs.get("request")):
+        with self._ending(kwargs.get("request")) as outcome:
+            if outcome is not None:
+                outcome.goes_on = True
             return super().mark_as_retry(task_id, exc, *args, **kwargs)
 
     def process_cleanup(self) -> None:
@@ -97,17 +124,17 @@ class ResultBackend(RedisBackend):
         super().process_cleanup()
 
     @contextmanager
-    def _ending(self, request: Any, *, anew: bool = False) -> Iterator[None]:
+    def _ending(self, request: Any, *, anew: bool = False) -> Iterator[Outcome | None]:
         """Collect what happens inside for the request and commit it.
 
         Inside another end (an errback's, a chord's) it only collects.
         """
         outcome = outcomes.collecting()
         if outcome is not None and outcome is not getattr(request, "outcome", None):
-            yield
+            yield None
             return
         with outcomes.collected(request, anew=anew) as outcome:
-            yield
+            yield outcome
         if outcome is not None:
             self._commit(outcome)
             outcomes.end()
@@ -201,14 +228,6 @@ class ResultBackend(RedisBackend):
 
     # -- waiting
 
-    def add_pending_result(
-        self, result: Any, weak: bool = False, start_drainer: bool = True
-    ) -> Any:
-        """Called by `AsyncResult.get`: who waits for one result needs no subscription."""
-        if weak or not start_drainer:
-            return super().add_pending_result(result, weak=weak, start_drainer=start_drainer)
-        return result
-
     def wait_for_pending(
         self,
         result: Any,
@@ -219,16 +238,18 @@ class ResultBackend(RedisBackend):
         propagate: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """The rest of `AsyncResult.get`."""
+        """What `AsyncResult.get` does: who waits for one result needs no subscription."""
         self._ensure_not_eager()
         value = self._mailboxes.mine(self._waiting_pool).wait(
             self.client, self.get_key_for_task(result.id), timeout
         )
         if value is None:
+            self.remove_pending_result(result)
             raise CeleryTimeoutError("The operation timed out.")
         meta = self.decode_result(value)
         if on_message is not None:
             on_message(meta)
+        self.remove_pending_result(result)
         result._maybe_set_cache(meta)  # noqa: SLF001 - as Celery's own backends do
         return result.maybe_throw(callback=callback, propagate=propagate)
 
@@ -278,12 +299,17 @@ class ResultBackend(RedisBackend):
             signature.apply_async(add_to_parent=False, ignore_result=True, **options)
         return messages[0]
 
-    def complete_chord(self, group_id: str, body: Any) -> None:
-        """Publish a chord's body with the results of its parts, or fail it with theirs."""
+    def complete_chord(self, group_id: str, body: Any, request: Any) -> None:
+        """Publish a chord's body with the results of its parts, or fail it with theirs.
+
+        `request` is that of the completing task, whose parent is the chord's last part.
+        """
         callback = maybe_signature(body, app=self.app)
+        spent = [".s"]
         try:
             results = self._chord_results(group_id)
-            callback.delay(results)
+            callback.apply_async((results,), parent_id=request.parent_id, root_id=request.root_id)
+            spent += [".j", ".t", ".d"]
         except ChordError as exc:
             self.chord_error_from_stack(callback, exc)
         except (redis.RedisError, OSError):
@@ -293,7 +319,7 @@ class ResultBackend(RedisBackend):
             self.chord_error_from_stack(callback, ChordError(f"Callback error: {exc!r}"))
         outcome = outcomes.collecting()
         if outcome is not None:
-            for suffix in (".j", ".t", ".s", ".d"):
+            for suffix in spent:
                 outcome.delete(self.get_key_for_group(group_id, suffix))
 
     def _chord_results(self, group_id: str) -> list[Any]:

@@ -48,7 +48,9 @@ class Task(celery.Task[Any, Any]):
             return super().retry(*args, **kwargs)
 
     def replace(self, sig: Any) -> Any:
-        with outcomes.collected(self.request):
+        with outcomes.collected(self.request) as outcome:
+            if outcome is not None:
+                outcome.goes_on = True
             return super().replace(sig)
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:

@@ -19,13 +19,14 @@ from queue import Empty
 from typing import Any
 
 import redis
+from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
-from swarm.brokers import QUIET
+from swarm.brokers import QUIET, SOCKET_TIMEOUT_S
 from swarm.delivery import keys, outcome, release, scripts
 from swarm.delivery.holder import Holder
 from swarm.errors import DuplicateTaskError
@@ -96,7 +97,7 @@ class QoS(virtual.QoS):
     def restore_unacked(self) -> None:
         """What `basic_recover` asks for: everything not acknowledged, back to its queue."""
         self._flush()
-        for tag in list(self._delivered):
+        for tag in reversed(list(self._delivered)):
             self.reject(tag, requeue=True)
 
 
@@ -117,6 +118,8 @@ class Channel(kombu_redis.Channel):
         self._due_at: float | None = None
         self._bindings_at = float("-inf")
         super().__init__(*args, **kwargs)
+        if self.global_keyprefix:
+            raise ImproperlyConfigured("global_keyprefix is not supported by this transport")
 
     @property
     def holder(self) -> Holder:
@@ -150,10 +153,13 @@ class Channel(kombu_redis.Channel):
             self._publish(
                 successor,
                 tag=message["properties"]["delivery_tag"],
+                queue=queue,
                 idempotency_key=str((message.get("headers") or {}).get(IDEMPOTENCY_HEADER) or ""),
             )
 
-    def _publish(self, successor: outcome.Successor, *, tag: str, idempotency_key: str) -> None:
+    def _publish(
+        self, successor: outcome.Successor, *, tag: str, queue: str, idempotency_key: str
+    ) -> None:
         started = time.monotonic()
         arguments = (
             tag,
@@ -179,6 +185,8 @@ class Channel(kombu_redis.Channel):
                 if time.monotonic() - started > _RETRY_WITHIN_S:
                     raise
                 claimed_by = scripts.PUBLISH.run(client, *arguments)
+            # Only for a queue that has x-expires.
+            self._maybe_update_queues_expire(client, queue)
         if claimed_by:
             raise DuplicateTaskError(bytes_to_str(claimed_by))
 
@@ -297,20 +305,21 @@ class Channel(kombu_redis.Channel):
         self._due_at = None if due < 0 else time.monotonic() + (due - now) / 1000
         if not taken:
             raise Empty
-        for at in range(0, len(taken), 4):
-            self._deliver_one(*taken[at : at + 4])
+        for at in range(0, len(taken), 3):
+            self._deliver_one(*taken[at : at + 3])
         return True
 
-    def _deliver_one(self, key: bytes, message: bytes, deaths: int, revoked: int) -> None:
+    def _deliver_one(self, key: bytes, message: bytes, revoked: int) -> None:
         queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
             payload = loads(message.decode())
-            payload["properties"]["delivery_tag"]
+            properties = payload["properties"]
+            tag = properties["delivery_tag"]
             headers = payload.get("headers") or {}
-            if deaths:
+            if properties.pop("redelivered", False):
                 headers["redelivered"] = True
-                payload["properties"]["delivery_info"]["redelivered"] = True
+                properties.setdefault("delivery_info", {})["redelivered"] = True
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             log.error(  # noqa: TRY400 - the message is kept whole, the stack adds nothing
                 "a message could not be read and is a dead letter now",
@@ -324,7 +333,7 @@ class Channel(kombu_redis.Channel):
         if revoked:
             self.holder.on_revoked(str(headers.get("id")))
         if queue in self._no_ack_queues:
-            self.release(payload["properties"]["delivery_tag"], "forget", "consumed")
+            self.release(tag, "forget", "consumed")
         self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu's own channel does
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
@@ -372,6 +381,9 @@ class Channel(kombu_redis.Channel):
         parameters: dict[str, Any] = super()._connparams(asynchronous)
         # PING before a command is a command too.
         parameters.update(health_check_interval=0, **QUIET)
+        # Without them a connection that died in silence is waited for without end.
+        if parameters.get("socket_timeout") is None:
+            parameters["socket_timeout"] = SOCKET_TIMEOUT_S
         return parameters
 
 

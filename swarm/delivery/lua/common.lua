@@ -43,6 +43,15 @@ local function tag_of(message)
   return string.match(message, '"delivery_tag":%s*"([^"]+)"') or redis.sha1hex(message)
 end
 
+-- Whoever gets a message again is told so, by a property of it.
+local REDELIVERED = '"redelivered": true, "delivery_tag":'
+local function redelivered(message)
+  if string.find(message, REDELIVERED, 1, true) then
+    return message
+  end
+  return (string.gsub(message, '"delivery_tag":', REDELIVERED, 1))
+end
+
 local function task_id_of(message)
   return string.match(message, '"id":%s*"([^"]+)"') or ''
 end

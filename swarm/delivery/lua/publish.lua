@@ -15,8 +15,8 @@ if idempotency_key ~= '' then
     end
   end
 end
--- A publisher that lost the reply asks again.
-if redis.call('SET', 'swarm:sent:' .. tag, '1', 'NX', 'EX', guard_ttl) then
+-- A publisher that lost the reply asks again. One message may go to several queues.
+if redis.call('SET', 'swarm:sent:' .. tag .. ':' .. key, '1', 'NX', 'EX', guard_ttl) then
   enqueue(key, message, due)
 end
 return ''

@@ -83,7 +83,7 @@ for at = #envelopes, 1, -1 do
       bury(key, message, why, history)
       dead = dead + 1
     else
-      redis.call('RPUSH', key, message)
+      redis.call('RPUSH', key, redelivered(message))
       touched[queue_of(key)] = true
       returned = returned + 1
     end

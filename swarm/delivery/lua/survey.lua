@@ -3,7 +3,7 @@
 -- ARGV: queues
 -- Returns {now in epoch ms, then for each queue: messages waiting, when the next scheduled one is
 -- due (epoch ms) or -1, whether its bell is rung, then holder, milliseconds left of its lease or
--- -2, {what names each message it holds}, holder, ...}
+-- -2 without one or anything to keep, {what names each message it holds}, holder, ...}
 
 local function waiting(queue)
   if not is_waiting(queue) then
@@ -17,11 +17,16 @@ local function waiting(queue)
   return length
 end
 
-local reply = {now_ms()}
+local now = now_ms()
+local reply = {now}
 for _, queue in ipairs(ARGV) do
-  promote(queue)
+  local due = next_due(queue)
+  if due and due <= now then
+    promote(queue)
+    due = next_due(queue)
+  end
   reply[#reply + 1] = waiting(queue)
-  reply[#reply + 1] = next_due(queue) or -1
+  reply[#reply + 1] = due or -1
   reply[#reply + 1] = redis.call('EXISTS', 'swarm:bell:' .. queue)
 end
 for _, holder in ipairs(redis.call('HKEYS', 'swarm:holders')) do
@@ -32,7 +37,7 @@ for _, holder in ipairs(redis.call('HKEYS', 'swarm:holders')) do
     names[#names + 1] = string.match(message, '"delivery_tag":%s*"([^"]+)"') or message
   end
   reply[#reply + 1] = holder
-  reply[#reply + 1] = redis.call('PTTL', 'swarm:lease:' .. holder)
+  reply[#reply + 1] = #names > 0 and redis.call('PTTL', 'swarm:lease:' .. holder) or -2
   reply[#reply + 1] = names
 end
 return reply

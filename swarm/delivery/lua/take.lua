@@ -1,7 +1,7 @@
 -- Move up to ARGV[2] messages from the queues to the holder's own list.
 -- ARGV: holder, most messages to take, '1' if the holder watches the schedule, its queues joined
 --       by commas, then list keys in the order in which they are emptied
--- Returns {more, next due or -1, now, key, message, deaths, revoked, key, ...}, times in epoch ms.
+-- Returns {more, next due or -1, now, key, message, revoked, key, ...}, times in epoch ms.
 
 local holder, most, watches, joined = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local held = 'swarm:held:' .. holder
@@ -24,7 +24,6 @@ for at = 5, #ARGV do
     count = count + 1
     taken[#taken + 1] = key
     taken[#taken + 1] = message
-    taken[#taken + 1] = redis.call('LLEN', 'swarm:deaths:' .. tag_of(message))
     taken[#taken + 1] = redis.call('EXISTS', 'swarm:revoked:' .. task_id_of(message))
   end
 end
