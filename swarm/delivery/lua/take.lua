@@ -1,14 +1,19 @@
 -- Move up to ARGV[2] messages from the queues to the holder's own list.
 -- ARGV: holder, most messages to take, '1' if the holder watches the schedule, its queues joined
 --       by commas, then list keys in the order in which they are emptied
--- Returns {more, next due or -1, now, key, message, revoked, key, ...}, times in epoch ms.
+-- Returns {more, next due or -1, now (0 where nothing is due), key, message, revoked, key, ...};
+--         times are in epoch ms.
 
 local holder, most, watches, joined = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local held = 'swarm:held:' .. holder
-local queues = {}
+local queues, soonest = {}, {}
 for queue in string.gmatch(joined, '[^,]+') do
   queues[#queues + 1] = queue
-  promote(queue)
+  soonest[queue] = next_due(queue)
+  if soonest[queue] and soonest[queue] <= now_ms() then
+    promote(queue)
+    soonest[queue] = next_due(queue)
+  end
 end
 
 local taken = {}
@@ -36,20 +41,19 @@ end
 local will_wait = count < most
 local more, due = 0, nil
 for _, queue in ipairs(queues) do
-  local soonest = next_due(queue)
   if is_waiting(queue) then
     more = 1
     ring(queue)
-  elseif not soonest then
+  elseif not soonest[queue] then
     redis.call('DEL', 'swarm:bell:' .. queue)
   elseif will_wait then
     redis.call('DEL', 'swarm:bell:' .. queue)
-    due = math.min(due or soonest, soonest)
+    due = math.min(due or soonest[queue], soonest[queue])
   elseif watches == '1' then
     ring(queue)
   end
 end
-local reply = {more, due or -1, now_ms()}
+local reply = {more, due or -1, due and now_ms() or 0}
 for _, item in ipairs(taken) do
   reply[#reply + 1] = item
 end
