@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 DONE_S = 24 * 3600
 #: Bounds of the pause between two attempts to commit, in seconds.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+#: Bounds of the time between two looks at the parents of a result that is waited for, in seconds.
+_FIRST_INTERVAL_S, _LONGEST_INTERVAL_S = 1.0, 30.0
 #: Replies that mean "not now". The protocol has no other sign of them than their first word.
 _PASSING_REFUSALS = ("LOADING", "MISCONF", "READONLY", "MASTERDOWN", "TRYAGAIN", "OOM")
 
@@ -240,18 +242,31 @@ class ResultBackend(celery_redis.RedisBackend):
     ) -> Any:
         """What `AsyncResult.get` does: who waits for one result needs no subscription."""
         self._ensure_not_eager()
-        value = self._mailboxes.mine(self._waiting_pool).wait(
-            self.client, self.get_key_for_task(result.id), timeout
-        )
+        value = self._wait(result, timeout, on_interval)
+        self.remove_pending_result(result)
         if value is None:
-            self.remove_pending_result(result)
             raise CeleryTimeoutError("The operation timed out.")
         meta = self.decode_result(value)
         if on_message is not None:
             on_message(meta)
-        self.remove_pending_result(result)
         result._maybe_set_cache(meta)  # noqa: SLF001 - as Celery's own backends do
         return result.maybe_throw(callback=callback, propagate=propagate)
+
+    def _wait(self, result: Any, timeout_s: float | None, on_interval: Any) -> bytes | None:
+        """The stored result, or None. A parent's failure is raised by `on_interval`."""
+        mailbox = self._mailboxes.mine(self._waiting_pool)
+        key = self.get_key_for_task(result.id)
+        if result.parent is None or on_interval is None:
+            return mailbox.wait(self.client, key, timeout_s)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        interval_s = _FIRST_INTERVAL_S
+        while True:
+            left_s = interval_s if deadline is None else deadline - time.monotonic()
+            value = mailbox.wait(self.client, key, max(0.0, min(interval_s, left_s)))
+            on_interval()
+            if value is not None or (deadline is not None and time.monotonic() >= deadline):
+                return value
+            interval_s = min(2 * interval_s, _LONGEST_INTERVAL_S)
 
     @cached_property
     def _waiting_pool(self) -> redis.ConnectionPool:

@@ -313,13 +313,9 @@ class Channel(kombu_redis.Channel):
         queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
-            payload = loads(message.decode())
-            properties = payload["properties"]
-            tag = properties["delivery_tag"]
+            payload = _decoded(message)
             headers = payload.get("headers") or {}
-            if properties.pop("redelivered", False):
-                headers["redelivered"] = True
-                properties.setdefault("delivery_info", {})["redelivered"] = True
+            tag = payload["properties"]["delivery_tag"]
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             log.error(  # noqa: TRY400 - the message is kept whole, the stack adds nothing
                 "a message could not be read and is a dead letter now",
@@ -349,7 +345,7 @@ class Channel(kombu_redis.Channel):
             _, _, _, *taken = scripts.TAKE.run(client, str(self.holder.name), 1, "0", queue, *lists)
         if not taken:
             raise Empty
-        return loads(bytes_to_str(taken[1]))
+        return _decoded(taken[1])
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Kombu's timer asks each second and sweeps each minute."""
@@ -410,6 +406,20 @@ def successor_for(key: str, message: dict[str, Any]) -> outcome.Successor:
         due=_due(headers),
         task_id=str(headers.get("id") or ""),
     )
+
+
+def _decoded(message: bytes) -> dict[str, Any]:
+    """A message as kombu expects it. Whoever released it has said so in its properties.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is no message.
+    """
+    payload: dict[str, Any] = loads(message.decode())
+    properties = payload["properties"]
+    if properties.pop("redelivered", False):
+        payload.setdefault("headers", {})["redelivered"] = True
+        properties.setdefault("delivery_info", {})["redelivered"] = True
+    return payload
 
 
 def register() -> None:

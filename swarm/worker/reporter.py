@@ -74,6 +74,7 @@ class Reporter:
             broker="away",
             browser="down" if environment.pool.task_type == "browser" else "none",
             written_at=self._started_at,
+            queues=environment.queues,
         )
 
     def start(self) -> None:
