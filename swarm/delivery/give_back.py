@@ -3,13 +3,19 @@
 systemd has ended every process of the unit by then, so whatever this invocation holds has lost
 its worker. It must not hang or fail a stop: if the broker is away, the instance's next start or
 the reaper does it.
+
+systemd 252 gives `LoadCredential=` to a unit's main process only (seen on Debian 12), so this one
+starts as root, reads the credential, and goes on as the worker's user before it speaks to anybody.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import redis
 
@@ -20,16 +26,25 @@ from swarm.environment import read_broker
 from swarm.errors import ConfigError
 
 
-def main(environ: Mapping[str, str] = os.environ) -> int:
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Give back and say so; 0 even when the broker is away, 2 for a wrong set-up."""
-    try:
-        broker = read_broker(environ)
-    except ConfigError as exc:
-        print(f"swarm-give-back: {exc}", file=sys.stderr)
-        return exc.exit_status
+    parser = argparse.ArgumentParser(prog="swarm-give-back", description="Run by ExecStopPost=.")
+    parser.add_argument("--credential", type=Path, help="file with the broker's URL")
+    parser.add_argument("--user", help="whom to become once it is read")
+    arguments = parser.parse_args(argv)
     name = name_holder(environ)
     if not name.is_unit:
         print("swarm-give-back: runs in a unit's ExecStopPost= only", file=sys.stderr)
+        return 2
+    try:
+        if arguments.credential and not environ.get("REDIS_URL"):
+            url = arguments.credential.read_text(encoding="utf-8").strip()
+            environ = {**environ, "REDIS_URL": url}
+        if arguments.user and os.geteuid() == 0:
+            _become(arguments.user)
+        broker = read_broker(environ)
+    except (ConfigError, OSError, KeyError) as exc:
+        print(f"swarm-give-back: {exc}", file=sys.stderr)
         return 2
     reason = _reason(environ)
     try:
@@ -43,6 +58,14 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     if returned or dead:
         print(f"given back: {returned} to their queues, {dead} to the dead letters ({reason})")
     return 0
+
+
+def _become(user: str) -> None:
+    """Give up being root for good. Raises KeyError when there is no such user."""
+    entry = pwd.getpwnam(user)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
 
 
 def _reason(environ: Mapping[str, str]) -> str:
