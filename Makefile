@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INVENTORY ?= inventories/lab
 PYTEST_ARGS ?=
+# Which faults strike when and where in `make chaos`; one is made up if none is given.
+SEED ?=
 # What kombu's and Celery's own tests run over: ours or stock.
 DELIVERY ?= ours
 # For example --seconds 240, --rounds 3.
@@ -106,6 +108,14 @@ molecule: setup lab ## Production playbook on the lab's hosts: converge, idempot
 .PHONY: faults
 faults: setup lab ## Break things on the deployed lab: scaler killed, Flower away, a host away
 	@$(BIN)/pytest tests/lab -m lab $(PYTEST_ARGS)
+
+.PHONY: chaos
+chaos: setup lab ## Everything that breaks under 2,000 tasks on the deployed lab, each done once; SEED=n
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))
+
+.PHONY: chaos-short
+chaos-short: setup lab ## The same in two minutes: 300 tasks, no leases that run out
+	@$(BIN)/python -m chaos --short $(if $(SEED),--seed $(SEED))
 
 ##@ Benchmarks
 .PHONY: bench-start

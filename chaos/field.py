@@ -1,0 +1,240 @@
+"""The lab as chaos uses it: hosts, their units and processes, Redis as its admin, the network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from chaos.processes import Unit, find_units
+from chaos.recovery import HeldMessage, held_by, look
+from lab.commands import LabError, run
+from lab.demo import on_host
+from lab.state import State
+from lab.topology import HOSTS, SUBNET
+
+CONTROL = next(host for host in HOSTS if host.name == "control")
+WORKERS = tuple(host.name for host in HOSTS if host.name != "control")
+REDIS_PORT = 6379
+#: This machine's own address in the lab's network.
+HERE = str(next(SUBNET.hosts()))
+#: Of the start limit's five, which systemd counts over ten minutes.
+_STARTS = 4
+#: Times to look for a task that lasts until it is looked at again.
+_ATTEMPTS = 20
+
+
+class MissedError(Exception):
+    """There was nothing that the fault could strike."""
+
+
+@dataclass(slots=True)
+class Field:
+    """The lab's hosts."""
+
+    state: State
+    password: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    _ids: dict[str, str] = field(default_factory=dict)
+    _struck: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.facts = json.loads(self.state.facts.read_text(encoding="utf-8"))
+        path = self.state.directory / "passwords" / "redis-admin"
+        self.password = path.read_text(encoding="utf-8").strip()
+        for host in HOSTS:
+            self._ids[host.name] = self.inspect(host.name, "{{.Id}}")
+
+    # -- hosts
+
+    def on(self, host: str, command: str) -> str:
+        return on_host(self.state, host, command)
+
+    def podman(self, *words: str) -> str:
+        return run([*self.facts["podman"], *words])
+
+    def container(self, host: str) -> str:
+        return str(self.facts["containers"][host])
+
+    def inspect(self, host: str, what: str) -> str:
+        return self.podman("inspect", "--format", what, self.container(host)).strip()
+
+    def in_network_of(self, host: str, *words: str) -> str:
+        """Run one of this machine's programs in a host's network."""
+        pid = self.inspect(host, "{{.State.Pid}}")
+        return run(["nsenter", "--net", "--target", pid, *words], timeout_s=10)
+
+    def until_reachable(self, host: str, *, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.on(host, "systemctl is-system-running --wait; true")
+            except LabError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
+
+    # -- units
+
+    def units(self, host: str) -> dict[str, Unit]:
+        return find_units(self._ids[host])
+
+    def workers(self, host: str) -> dict[str, Unit]:
+        """Running instances."""
+        return {n: unit for n, unit in self.units(host).items() if n.startswith("celery-")}
+
+    def stop_busy_worker(
+        self,
+        host: str,
+        chance: float,
+        *,
+        fits: Callable[[Unit], object] = lambda _: True,
+    ) -> tuple[Unit, list[HeldMessage]]:
+        """A busy instance, stopped by SIGSTOP: what it holds now, it cannot commit any more.
+
+        Raises:
+            MissedError: there was none.
+        """
+        for _ in range(_ATTEMPTS):
+            unit, messages = self.busy_worker(host, chance, fits=fits)
+            unit.send(signal.SIGSTOP)
+            try:
+                with contextlib.closing(self.redis()) as client:
+                    held = [each for each in look(client) if each in messages]
+            except (redis.RedisError, OSError):
+                held = []
+            if held:
+                return unit, held
+            unit.send(signal.SIGCONT)
+        raise MissedError(f"every task on {host} ended too soon")
+
+    def busy_worker(
+        self,
+        host: str,
+        chance: float,
+        *,
+        fits: Callable[[Unit], object] = lambda _: True,
+        timeout_s: float = 15.0,
+    ) -> tuple[Unit, list[HeldMessage]]:
+        """An instance that holds something this moment, and what.
+
+        Raises:
+            MissedError: there was none for so long.
+        """
+        deadline = time.monotonic() + timeout_s
+        with contextlib.closing(self.redis()) as client:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(redis.RedisError, OSError):
+                    workers = self.workers(host)
+                    messages = look(client)
+                    busy = [
+                        (unit, mine)
+                        for name, unit in sorted(workers.items())
+                        if self._struck.get(f"{host} {name}", 0) < _STARTS
+                        and (mine := held_by(messages, holder_prefix(host, name)))
+                        and unit.main is not None
+                        and fits(unit)
+                    ]
+                    if busy:
+                        return busy[int(chance * len(busy))]
+                time.sleep(0.02)
+        raise MissedError(f"no instance on {host} held anything within {timeout_s:g} s")
+
+    def note_death(self, host: str, unit: Unit) -> None:
+        """One of the starts that systemd allows it is used up."""
+        key = f"{host} {unit.name}"
+        self._struck[key] = self._struck.get(key, 0) + 1
+
+    # -- Redis
+
+    def redis(self) -> redis.Redis:
+        """As its admin, and without patience."""
+        return redis.Redis(
+            host=str(CONTROL.address),
+            port=REDIS_PORT,
+            username="admin",
+            password=self.password,
+            socket_timeout=3,
+            socket_connect_timeout=2,
+        )
+
+    def redis_answers(self) -> bool:
+        try:
+            with contextlib.closing(self.redis()) as client:
+                return bool(client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
+    def until_redis_answers(self, *, timeout_s: float = 30) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self.redis_answers():
+            if time.monotonic() > deadline:
+                raise LabError(f"Redis does not answer after {timeout_s:g} s")
+            time.sleep(0.05)
+        self.keep_append_only_file()
+
+    def keep_append_only_file(self) -> None:
+        """No rewrite: it would replace by its outcome what the witness wants to read."""
+        with contextlib.closing(self.redis()) as client:
+            client.config_set("auto-aof-rewrite-percentage", 0)
+
+    # -- the network
+
+    def lead_through(self, host: str, port: int) -> None:
+        """A host's new connections to Redis go to a port of this machine."""
+        self.in_network_of(host, *_nat("-A", port))
+
+    def lead_straight(self, host: str, port: int) -> None:
+        with contextlib.suppress(LabError):
+            self.in_network_of(host, *_nat("-D", port))
+
+    def cut(self, host: str, port: int) -> None:
+        """Nothing passes between a host and Redis, in silence. Undone by `mend`."""
+        for rule in _drops(port):
+            self.in_network_of(host, "iptables", "-w", "-I", *rule)
+
+    def mend(self, host: str, port: int) -> None:
+        for rule in _drops(port):
+            with contextlib.suppress(LabError):
+                self.in_network_of(host, "iptables", "-w", "-D", *rule)
+
+    def write(self, host: str, path: str, text: str) -> None:
+        """A file that everyone may read."""
+        directory = path.rpartition("/")[0]
+        command = f"mkdir -p {directory} && printf %s {shlex.quote(text)} > {path} && "
+        self.on(host, f"{command} chmod 0755 {directory} && chmod 0644 {path}")
+
+
+def holder_prefix(host: str, unit: str) -> str:
+    """`worker1:browser:3:` of `celery-browser@3.service` on worker1."""
+    pool, _, number = unit.removeprefix("celery-").removesuffix(".service").partition("@")
+    return f"{host}:{pool}:{number}:"
+
+
+def _nat(verb: str, port: int) -> list[str]:
+    return [
+        *("iptables", "-w", "-t", "nat", verb, "OUTPUT", "-p", "tcp"),
+        *("-d", str(CONTROL.address), "--dport", str(REDIS_PORT)),
+        *("-j", "DNAT", "--to-destination", f"{HERE}:{port}"),
+    ]
+
+
+def _drops(port: int) -> list[list[str]]:
+    ends = ((str(CONTROL.address), REDIS_PORT), (HERE, port))
+    return [
+        rule
+        for address, number in ends
+        for rule in (
+            ["OUTPUT", "-p", "tcp", "-d", address, "--dport", str(number), "-j", "DROP"],
+            ["INPUT", "-p", "tcp", "-s", address, "--sport", str(number), "-j", "DROP"],
+        )
+    ]

@@ -1,0 +1,234 @@
+"""What decides in `make chaos`: the schedule, the work, the ledger, the witness."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chaos.ledger import Book, Entry, Standing, read_book, stand
+from chaos.proxy import holder_in, split_requests
+from chaos.recovery import p95
+from chaos.schedule import (
+    AT_THE_PROXY,
+    FULL,
+    OF_A_HOST,
+    OF_THE_BROKER,
+    SHORT,
+    Fault,
+    Plan,
+    Strike,
+    make_schedule,
+)
+from chaos.witness import Evidence, examine, judge, read_commands
+from chaos.work import make_jobs
+from swarm.delivery import scripts
+
+HOSTS = ("worker1", "worker2")
+seeds = st.integers(min_value=0, max_value=10_000)
+plans = st.sampled_from([FULL, SHORT])
+
+
+def overlap(one: Strike, other: Strike) -> bool:
+    return one.at_s < other.until_s and other.at_s < one.until_s
+
+
+# -- the schedule
+
+
+@given(seeds, plans)
+def test_a_seed_gives_the_same_schedule_every_time(seed: int, plan: Plan) -> None:
+    assert make_schedule(seed, plan, HOSTS) == make_schedule(seed, plan, HOSTS)
+
+
+def test_another_seed_gives_another_schedule() -> None:
+    assert len({make_schedule(seed, FULL, HOSTS).strikes for seed in range(20)}) == 20
+
+
+@given(seeds)
+def test_a_full_run_has_every_fault(seed: int) -> None:
+    faults = {strike.fault for strike in make_schedule(seed, FULL, HOSTS).strikes}
+    assert faults == set(get_args(Fault))
+
+
+@given(seeds, plans)
+def test_redis_is_well_while_something_waits_for_the_reaper(seed: int, plan: Plan) -> None:
+    strikes = make_schedule(seed, plan, HOSTS).strikes
+    waits: set[Fault] = {"kill_host", "cut_long", "freeze_worker"}
+    for long in (strike for strike in strikes if strike.fault in waits):
+        for other in strikes:
+            assert other.fault not in OF_THE_BROKER | {"cut_short"} or not overlap(long, other)
+
+
+@given(seeds, plans)
+def test_faults_of_the_broker_come_one_after_the_other(seed: int, plan: Plan) -> None:
+    strikes = make_schedule(seed, plan, HOSTS).strikes
+    broker = [strike for strike in strikes if strike.fault in OF_THE_BROKER]
+    assert all(one.until_s < other.at_s for one, other in pairwise(broker))
+
+
+@given(seeds, plans)
+def test_at_most_one_host_is_away_and_no_process_dies_on_it(seed: int, plan: Plan) -> None:
+    strikes = make_schedule(seed, plan, HOSTS).strikes
+    for away in (s for s in strikes if s.fault in OF_A_HOST - {"cut_short"}):
+        for other in strikes:
+            if other is not away and overlap(away, other):
+                assert other.fault not in OF_A_HOST
+                assert other.host != away.host or other.fault in {"kill_producer", "upgrade"}
+
+
+@given(seeds, plans)
+def test_kills_between_two_steps_are_where_the_proxy_is(seed: int, plan: Plan) -> None:
+    schedule = make_schedule(seed, plan, HOSTS)
+    assert {s.host for s in schedule.strikes if s.fault in AT_THE_PROXY} <= {schedule.proxied}
+
+
+@given(seeds, plans)
+def test_a_run_is_bounded(seed: int, plan: Plan) -> None:
+    schedule = make_schedule(seed, plan, HOSTS)
+    assert schedule.lasts_s <= (480 if plan is FULL else 120)
+    assert all(s.at_s >= 0 and s.until_s <= schedule.lasts_s for s in schedule.strikes)
+
+
+# -- the work
+
+
+@given(seeds, st.integers(min_value=1, max_value=500))
+def test_work_is_repeatable_but_for_its_ids(seed: int, tasks: int) -> None:
+    one, other = make_jobs(seed, tasks, "one"), make_jobs(seed, tasks, "other")
+    assert one == make_jobs(seed, tasks, "one")
+    ids = [task_id for job in one for task_id in job.ids]
+    assert len(set(ids)) == len(ids) >= tasks
+    assert not set(ids) & {task_id for job in other for task_id in job.ids}
+    assert [(job.kind, job.countdown_s) for job in one] == [
+        (job.kind, job.countdown_s) for job in other
+    ]
+
+
+# -- the ledger
+
+
+def test_the_last_word_on_a_job_counts(tmp_path: Path) -> None:
+    book = Book(tmp_path / "book")
+    for job, words in enumerate([["accepted"], ["refused"], ["unknown"], []]):
+        for word in ["sending", *words]:
+            book.write(Entry(job, word, "page", (f"id-{job}",)))  # type: ignore[arg-type]
+    book.close()
+    standing = stand(read_book(tmp_path / "book"))
+    assert standing.accepted_ids == ("id-0",)
+    assert [entry.job for entry in standing.unknown] == [2, 3]
+
+
+# -- the witness
+
+
+def command(*words: str) -> bytes:
+    parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+    return f"*{len(words)}\r\n{''.join(parts)}".encode()
+
+
+def done(task_id: str) -> bytes:
+    return command("SET", f"swarm:done:{task_id}", "holder tag", "PXAT", "1")
+
+
+def result(task_id: str, status: str = "SUCCESS", value: str = "1") -> bytes:
+    text = f'{{"status": "{status}", "result": "{value}"}}'
+    return command("SET", f"celery-task-meta-{task_id}", text, "PXAT", "1")
+
+
+def accepted(*ids: str, kind: str = "page") -> Standing:
+    return Standing((Entry(0, "accepted", kind, ids),), ())
+
+
+def examined(*commands: bytes) -> Evidence:
+    return examine(read_commands(b"".join(commands)))
+
+
+def test_a_task_that_is_committed_once_is_neither_lost_nor_done_twice() -> None:
+    verdict = judge(accepted("a"), examined(result("a"), done("a")))
+    assert (verdict.accepted, verdict.committed, verdict.lost) == (1, 1, ())
+    assert verdict.committed_twice == ()
+
+
+def test_a_task_without_an_end_is_lost() -> None:
+    verdict = judge(accepted("a", kind="page"), examined(result("a", "RETRY"), done("b")))
+    assert verdict.lost == ("a",)
+
+
+@pytest.mark.parametrize(
+    "twice", [[done("a"), done("a")], [done("a"), result("a"), result("a")]], ids=["mark", "result"]
+)
+def test_a_second_commit_is_seen_although_the_key_is_the_same(twice: list[bytes]) -> None:
+    assert judge(accepted("a"), examined(*twice)).committed_twice == ("a",)
+
+
+def test_a_second_commit_counts_even_of_what_nobody_accepted() -> None:
+    assert judge(Standing((), ()), examined(done("a"), done("a"))).committed_twice == ("a",)
+
+
+def test_a_dead_letter_is_no_end_until_it_is_replayed_and_done() -> None:
+    buried = result("a", "FAILURE", "DeadLetteredError")
+    assert judge(accepted("a"), examined(buried)).lost == ("a",)
+    verdict = judge(accepted("a"), examined(buried, result("a"), done("a")))
+    assert (verdict.lost, verdict.committed_twice, verdict.burials) == ((), (), 1)
+
+
+def test_behind_a_failure_a_chain_is_not_due() -> None:
+    failed = [result("a", "FAILURE"), done("a")]
+    verdict = judge(accepted("a", "b", "c", kind="chain"), examined(*failed))
+    assert (verdict.accepted, verdict.lost, verdict.void, verdict.failed) == (1, (), 2, 1)
+    verdict = judge(accepted("a", "b", kind="chain"), examined(result("a"), done("a")))
+    assert verdict.lost == ("b",)
+
+
+def test_each_take_is_counted() -> None:
+    held = command("RPUSH", "swarm:held:h:browser:1:x", 'browser\n{"headers": {"id": "a"}}')
+    verdict = judge(accepted("a"), examined(held, held, done("a")))
+    assert verdict.retaken == 1
+
+
+def test_what_redis_had_not_written_whole_is_passed_over() -> None:
+    data = b"#TS:1700000000\r\n" + done("a") + done("b")
+    whole = len(list(read_commands(data)))
+    assert whole == 2
+    for cut in range(len(data) - len(done("b")), len(data)):
+        assert len(list(read_commands(data[:cut]))) == 1
+
+
+def test_another_kind_of_file_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a command at byte"):
+        list(read_commands(b"REDIS0010\r\n"))
+
+
+# -- the proxy's reading, and the percentile
+
+
+@given(st.integers(min_value=1, max_value=40))
+def test_requests_are_found_however_they_are_cut(size: int) -> None:
+    take = command("EVALSHA", scripts.TAKE.sha, "0", "worker1:browser:1:x", "1")
+    data = command("PING") + take + command("BLPOP", "swarm:bell:browser", "240")
+    buffer = bytearray()
+    found = []
+    for at in range(0, len(data), size):
+        buffer += data[at : at + size]
+        found += list(split_requests(buffer))
+    assert b"".join(raw for raw, _ in found) == data
+    holders = [holder_in(words, scripts.TAKE.sha) for _, words in found]
+    assert holders == [None, "worker1:browser:1:x", None]
+
+
+def test_a_script_is_known_by_its_text_too() -> None:
+    take = [b"EVAL", scripts.TAKE.text.encode(), b"0", b"worker1:browser:1:x"]
+    assert holder_in(take, scripts.TAKE.sha) == "worker1:browser:1:x"
+    assert holder_in(take, scripts.COMMIT.sha) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [([], None), ([2.0], 2.0), ([float(n) for n in range(100)], 94.0)]
+)
+def test_the_percentile_is_one_of_the_samples(seconds: list[float], expected: float | None) -> None:
+    assert p95(seconds) == expected
