@@ -12,7 +12,7 @@ from kombu.transport import memory
 from kombu.transport import redis as kombu_redis
 
 from swarm.delivery import outcome
-from swarm.delivery.transport import successor_for
+from swarm.delivery.message import successor_for
 
 
 class CollectingChannel(memory.Channel):

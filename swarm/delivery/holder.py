@@ -73,8 +73,8 @@ class Holder:
         self.dirty: set[str] = set()
         #: Delivery tag -> how the pool process died under it.
         self.deaths: dict[str, str] = {}
-        #: Tags of the messages whose tasks run; Celery's worker knows.
-        self.running: Callable[[], set[str]] = set
+        #: Tags of the messages that are being worked on; of tasks, Celery's worker knows.
+        self.running: Callable[[], set[str]] = lambda: set(self.delivered) - self.dirty
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
         self._since: dict[str, float] = {}

@@ -28,7 +28,7 @@ from swarm.delivery import outcome as outcomes
 from swarm.delivery import scripts
 from swarm.delivery.holder import worker_holder
 from swarm.delivery.outcome import Outcome
-from swarm.delivery.waiting import Mailboxes
+from swarm.delivery.waiting import Mailboxes, ResultConsumer
 
 log = logging.getLogger(__name__)
 
@@ -46,29 +46,6 @@ COMPLETE_CHORD = "swarm.complete_chord"
 
 class NotCommittedError(redis.exceptions.ConnectionError):
     """The broker did not take the commit: the message is still held, and will be done again."""
-
-
-class ResultConsumer(celery_redis.ResultConsumer):
-    """Subscribes when somebody waits for several results, not for each as it is submitted."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._wanted: set[str] = set()
-
-    def consume_from(self, task_id: str) -> None:
-        self._wanted.add(task_id)
-
-    def cancel_for(self, task_id: str) -> None:
-        if task_id in self._wanted:
-            self._wanted.discard(task_id)
-        else:
-            super().cancel_for(task_id)
-
-    def on_wait_for_pending(self, result: Any, **kwargs: Any) -> None:
-        wanted, self._wanted = self._wanted, set()
-        for task_id in wanted:
-            super().consume_from(task_id)
-        super().on_wait_for_pending(result, **kwargs)
 
 
 class ResultBackend(celery_redis.RedisBackend):

@@ -14,21 +14,21 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
 
 import redis
 from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
-from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
 
 from swarm.brokers import QUIET, SOCKET_TIMEOUT_S
 from swarm.delivery import keys, outcome, release, scripts
 from swarm.delivery.holder import Holder
+from swarm.delivery.message import decode, idempotency_key, is_due, successor_for
+from swarm.delivery.qos import QoS
 from swarm.errors import DuplicateTaskError
 
 log = logging.getLogger(__name__)
@@ -49,56 +49,6 @@ CLAIM_S = 24 * 3600
 #: Seconds between two looks at expiring bindings, of which only Flower has any. Each look sweeps,
 #: which is a command.
 _BINDINGS_S = 1200
-#: An ETA this close is now; the broker's clock said that it is due.
-_DUE_WITHIN_S = 1.0
-
-IDEMPOTENCY_HEADER = "idempotency_key"
-
-
-class QoS(virtual.QoS):
-    """Counts what is taken. Only a refusal goes to Redis."""
-
-    restore_at_shutdown = False
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
-        # A task goes on when its channel is lost, and its place stays taken.
-        self._delivered = channel.holder.delivered
-        self._dirty = channel.holder.dirty
-        self._quick_ack = self._dirty.add
-        self._quick_append = self._delivered.__setitem__
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        super().append(message, delivery_tag)
-        self.channel.holder.took(delivery_tag, self.channel.connect_anew)
-
-    def ack(self, delivery_tag: str) -> None:
-        if not self.channel.serves_worker:
-            self.channel.release(delivery_tag, "forget", "acknowledged")
-        self._ended(delivery_tag)
-
-    def _ended(self, delivery_tag: str) -> None:
-        self.channel.holder.ended(delivery_tag)
-        super().ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        died = self.channel.holder.deaths.pop(delivery_tag, None)
-        if died is not None and requeue:
-            self.channel.release(delivery_tag, "died", died)
-        elif requeue:
-            self.channel.release(delivery_tag, "return", "rejected")
-        else:
-            self.channel.release(delivery_tag, "dead", "rejected by its worker")
-        self._ended(delivery_tag)
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Nothing: see the module."""
-
-    def restore_unacked(self) -> None:
-        """What `basic_recover` asks for: everything not acknowledged, back to its queue."""
-        self._flush()
-        for tag in reversed(list(self._delivered)):
-            self.reject(tag, requeue=True)
 
 
 class Channel(kombu_redis.Channel):
@@ -154,7 +104,7 @@ class Channel(kombu_redis.Channel):
                 successor,
                 tag=message["properties"]["delivery_tag"],
                 queue=queue,
-                idempotency_key=str((message.get("headers") or {}).get(IDEMPOTENCY_HEADER) or ""),
+                idempotency_key=idempotency_key(message),
             )
 
     def _publish(
@@ -313,7 +263,7 @@ class Channel(kombu_redis.Channel):
         queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
-            payload = _decoded(message)
+            payload = decode(message)
             headers = payload.get("headers") or {}
             tag = payload["properties"]["delivery_tag"]
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -323,7 +273,7 @@ class Channel(kombu_redis.Channel):
             )
             self.release(message, "dead", f"not a message: {exc!r}")  # type: ignore[arg-type]
             return
-        if _is_due(headers):
+        if is_due(headers):
             # Celery would count a scheduled task as one more to prefetch.
             headers["eta"] = None
         if revoked:
@@ -345,7 +295,7 @@ class Channel(kombu_redis.Channel):
             _, _, _, *taken = scripts.TAKE.run(client, str(self.holder.name), 1, "0", queue, *lists)
         if not taken:
             raise Empty
-        return _decoded(taken[1])
+        return decode(taken[1])
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Kombu's timer asks each second and sweeps each minute."""
@@ -397,53 +347,7 @@ class Transport(kombu_redis.Transport):
     supports_batch_publish = False
 
 
-def successor_for(key: str, message: dict[str, Any]) -> outcome.Successor:
-    """A message, as kombu prepares it, on its way into the list `key`."""
-    headers = message.get("headers") or {}
-    return outcome.Successor(
-        key=key,
-        message=dumps(message),
-        due=_due(headers),
-        task_id=str(headers.get("id") or ""),
-    )
-
-
-def _decoded(message: bytes) -> dict[str, Any]:
-    """A message as kombu expects it. Whoever released it has said so in its properties.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is no message.
-    """
-    payload: dict[str, Any] = loads(message.decode())
-    properties = payload["properties"]
-    if properties.pop("redelivered", False):
-        payload.setdefault("headers", {})["redelivered"] = True
-        properties.setdefault("delivery_info", {})["redelivered"] = True
-    return payload
-
-
 def register() -> None:
     """Make every kombu connection of this process to Redis use this transport."""
     for alias in ("redis", "rediss"):
         TRANSPORT_ALIASES[alias] = f"{Transport.__module__}:{Transport.__qualname__}"
-
-
-def _due(headers: dict[str, Any]) -> str:
-    """When a message is due, in epoch milliseconds; "" for now, or when nobody can tell."""
-    eta = _eta(headers)
-    if eta is None or eta <= datetime.now(UTC):
-        return ""
-    return str(int(eta.timestamp() * 1000))
-
-
-def _is_due(headers: dict[str, Any]) -> bool:
-    eta = _eta(headers)
-    return eta is not None and (eta - datetime.now(UTC)).total_seconds() <= _DUE_WITHIN_S
-
-
-def _eta(headers: dict[str, Any]) -> datetime | None:
-    try:
-        eta = datetime.fromisoformat(headers["eta"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return eta if eta.tzinfo else eta.replace(tzinfo=UTC)

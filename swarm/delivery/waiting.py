@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import redis
+from celery.backends import redis as celery_redis
 
 from swarm.delivery import scripts
 
@@ -86,3 +87,26 @@ class Mailboxes(threading.local):
         if self.mailbox is None:
             self.mailbox = Mailbox(pool)
         return self.mailbox
+
+
+class ResultConsumer(celery_redis.ResultConsumer):
+    """Subscribes when somebody waits for several results, not for each as it is submitted."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wanted: set[str] = set()
+
+    def consume_from(self, task_id: str) -> None:
+        self._wanted.add(task_id)
+
+    def cancel_for(self, task_id: str) -> None:
+        if task_id in self._wanted:
+            self._wanted.discard(task_id)
+        else:
+            super().cancel_for(task_id)
+
+    def on_wait_for_pending(self, result: Any, **kwargs: Any) -> None:
+        wanted, self._wanted = self._wanted, set()
+        for task_id in wanted:
+            super().consume_from(task_id)
+        super().on_wait_for_pending(result, **kwargs)

@@ -87,10 +87,10 @@ def _stand_in() -> None:
     import celery.worker.request  # noqa: PLC0415
     import kombu.transport.redis  # noqa: PLC0415
 
-    from swarm.delivery import request, results, transport  # noqa: PLC0415
+    from swarm.delivery import qos, request, results, transport  # noqa: PLC0415
 
     kombu.transport.redis.Channel = transport.Channel
-    kombu.transport.redis.QoS = transport.QoS
+    kombu.transport.redis.QoS = qos.QoS
     kombu.transport.redis.Transport = transport.Transport
     celery.backends.redis.RedisBackend = results.ResultBackend
     celery.worker.request.Request = request.Request
