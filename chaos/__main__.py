@@ -84,7 +84,7 @@ def run(state: State, seed: int, plan: Plan) -> int:
         with the_proxy(ground, schedule) as proxy, Watch(ground.redis) as watch:
             tasks = int(plan.tasks * SURPLUS)
             producers = Producers(
-                Path(directory), seed, tasks, uuid4().hex, 0.92 * schedule.lasts_s
+                Path(directory), seed, tasks, uuid4().hex, 0.95 * schedule.lasts_s
             )
             book = Path(directory) / "faults"
             stage = Stage(ground, schedule, proxy, watch, producers, Book(book))

@@ -77,13 +77,13 @@ class Stage:
 def kill_worker(stage: Stage, strike: Strike) -> str:
     """kill -9 of an instance's main process."""
     unit, messages = stage.field.stop_busy_worker(strike.host, strike.chance)
-    stage.field.note_death(strike.host, unit)
+    stage.field.note_death(unit)
     struck_at = time.monotonic()
     if unit.main is not None:
         unit.send(signal.SIGKILL, [unit.main])
     unit.send(signal.SIGCONT)
     stage.watch.struck("process", strike.fault, messages, struck_at)
-    return f"{unit.name} on {strike.host}, which held {len(messages)}"
+    return f"{unit}, which held {len(messages)}"
 
 
 def kill_child(stage: Stage, strike: Strike) -> str:
@@ -95,14 +95,17 @@ def kill_child(stage: Stage, strike: Strike) -> str:
     unit.send(signal.SIGKILL, unit.children)
     unit.send(signal.SIGCONT)
     stage.watch.struck("process", strike.fault, messages, struck_at)
-    return f"{len(unit.children)} of {unit.name} on {strike.host}"
+    return f"{len(unit.children)} of {unit}"
 
 
 def kill_browser(stage: Stage, strike: Strike) -> str:
     """kill -9 of the Chromium of an instance."""
-    unit, _ = stage.field.busy_worker(strike.host, strike.chance, fits=lambda unit: unit.browsers)
+    unit, _ = stage.field.stop_busy_worker(
+        strike.host, strike.chance, fits=lambda unit: unit.browsers
+    )
     unit.send(signal.SIGKILL, unit.browsers)
-    return f"{len(unit.browsers)} of {unit.name} on {strike.host}"
+    unit.send(signal.SIGCONT)
+    return f"{len(unit.browsers)} of {unit}"
 
 
 def _kill_between(stage: Stage, strike: Strike, where: Where) -> str:
@@ -117,11 +120,11 @@ def _kill_between(stage: Stage, strike: Strike, where: Where) -> str:
                 # A commit is a pool process's, if there is one: it or the whole instance dies.
                 whole = where == "after a take" or strike.chance < 0.5 or not unit.children
                 if whole:
-                    stage.field.note_death(strike.host, unit)
+                    stage.field.note_death(unit)
                 struck_at = time.monotonic()
                 unit.send(signal.SIGKILL, [unit.main] if whole else unit.children)
                 stage.watch.struck("process", strike.fault, messages, struck_at)
-                killed.append(f"{name} on {strike.host}{'' if whole else ', its child'}")
+                killed.append(f"{unit}{'' if whole else ', its child'}")
                 return True
         return False
 
@@ -147,9 +150,9 @@ def kill_after_commit(stage: Stage, strike: Strike) -> str:
 
 def freeze_worker(stage: Stage, strike: Strike) -> str:
     """SIGSTOP of an instance until others have what it held, then SIGCONT."""
-    unit, messages = stage.field.busy_worker(strike.host, strike.chance, timeout_s=30)
+    unit, messages = stage.field.stop_busy_worker(strike.host, strike.chance)
+    stage.field.frozen.add(str(unit))
     struck_at = time.monotonic()
-    unit.send(signal.SIGSTOP)
     stage.watch.struck("lease", strike.fault, messages, struck_at)
     try:
         _wait_for_reaper(stage, strike.fault, struck_at + LASTS_S[strike.fault])
@@ -158,7 +161,10 @@ def freeze_worker(stage: Stage, strike: Strike) -> str:
         unit.send(signal.SIGCONT, [each for each in unit.processes if each != main])
         time.sleep(THAW_S)
         unit.send(signal.SIGCONT)
-    return f"{unit.name} on {strike.host} for {time.monotonic() - struck_at:.0f} s"
+        stage.field.frozen.discard(str(unit))
+    if stage.watch.open_victims(strike.fault):
+        raise LabError(f"{unit} kept what it held for {LASTS_S[strike.fault]:g} s without a lease")
+    return f"{unit} for {time.monotonic() - struck_at:.0f} s"
 
 
 def _wait_for_reaper(stage: Stage, fault: Fault, until: float) -> None:
@@ -200,6 +206,7 @@ def kill_host(stage: Stage, strike: Strike) -> str:
         field.busy_worker(strike.host, strike.chance, timeout_s=30)
         messages = held_by(look(client), f"{strike.host}:")
     struck_at = time.monotonic()
+    field.away.add(strike.host)
     try:
         field.podman("kill", "--signal", "KILL", field.container(strike.host))
         stage.watch.struck("host", strike.fault, messages, struck_at)
@@ -209,6 +216,7 @@ def kill_host(stage: Stage, strike: Strike) -> str:
         field.until_reachable(strike.host)
         if strike.host == stage.schedule.proxied:
             field.lead_through(strike.host, stage.proxy.port)
+        field.away.discard(strike.host)
     return f"{strike.host}, which held {len(messages)}"
 
 
@@ -219,11 +227,13 @@ def _cut(stage: Stage, strike: Strike) -> str:
             field.busy_worker(strike.host, strike.chance)
         messages = held_by(look(client), f"{strike.host}:")
     struck_at = time.monotonic()
+    field.away.add(strike.host)
     try:
         field.cut(strike.host, stage.proxy.port)
         time.sleep(LASTS_S[strike.fault])
     finally:
         field.mend(strike.host, stage.proxy.port)
+        field.away.discard(strike.host)
     return f"{strike.host}, which held {len(messages)}, {time.monotonic() - struck_at:.0f} s"
 
 

@@ -43,6 +43,10 @@ class Field:
     password: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     _ids: dict[str, str] = field(default_factory=dict)
+    frozen: set[str] = field(default_factory=set)
+    """`<unit> on <host>` of what nothing else may touch: a stop would wake it, as systemd does."""
+    away: set[str] = field(default_factory=set)
+    """Hosts that are down or cut off."""
     _struck: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,11 +90,15 @@ class Field:
     # -- units
 
     def units(self, host: str) -> dict[str, Unit]:
-        return find_units(self._ids[host])
+        return find_units(host, self._ids[host])
 
     def workers(self, host: str) -> dict[str, Unit]:
-        """Running instances."""
-        return {n: unit for n, unit in self.units(host).items() if n.startswith("celery-")}
+        """Running instances, but for those that are frozen."""
+        return {
+            name: unit
+            for name, unit in self.units(host).items()
+            if name.startswith("celery-") and str(unit) not in self.frozen
+        }
 
     def stop_busy_worker(
         self,
@@ -101,11 +109,19 @@ class Field:
     ) -> tuple[Unit, list[HeldMessage]]:
         """A busy instance, stopped by SIGSTOP: what it holds now, it cannot commit any more.
 
+        Of this host; if there is none for a while, of another that is there.
+
         Raises:
             MissedError: there was none.
         """
         for _ in range(_ATTEMPTS):
-            unit, messages = self.busy_worker(host, chance, fits=fits)
+            try:
+                unit, messages = self.busy_worker(host, chance, fits=fits, timeout_s=8)
+            except MissedError:
+                others = [other for other in WORKERS if other not in {host, *self.away}]
+                if not others:
+                    raise
+                unit, messages = self.busy_worker(others[0], chance, fits=fits)
             unit.send(signal.SIGSTOP)
             try:
                 with contextlib.closing(self.redis()) as client:
@@ -139,7 +155,7 @@ class Field:
                     busy = [
                         (unit, mine)
                         for name, unit in sorted(workers.items())
-                        if self._struck.get(f"{host} {name}", 0) < _STARTS
+                        if self._struck.get(str(unit), 0) < _STARTS
                         and (mine := held_by(messages, holder_prefix(host, name)))
                         and unit.main is not None
                         and fits(unit)
@@ -149,10 +165,9 @@ class Field:
                 time.sleep(0.02)
         raise MissedError(f"no instance on {host} held anything within {timeout_s:g} s")
 
-    def note_death(self, host: str, unit: Unit) -> None:
+    def note_death(self, unit: Unit) -> None:
         """One of the starts that systemd allows it is used up."""
-        key = f"{host} {unit.name}"
-        self._struck[key] = self._struck.get(key, 0) + 1
+        self._struck[str(unit)] = self._struck.get(str(unit), 0) + 1
 
     # -- Redis
 

@@ -25,8 +25,12 @@ class Process:
 class Unit:
     """A running unit and its processes."""
 
+    host: str
     name: str
     processes: tuple[Process, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
 
     @property
     def main(self) -> Process | None:
@@ -72,8 +76,8 @@ def strike(process: Process, number: signal.Signals) -> bool:
     return True
 
 
-def find_units(container_id: str) -> dict[str, Unit]:
-    """Every unit of a container that has processes."""
+def find_units(host: str, container_id: str) -> dict[str, Unit]:
+    """Every unit of a host that has processes."""
     found: dict[str, list[Process]] = {}
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -88,7 +92,7 @@ def find_units(container_id: str) -> dict[str, Unit]:
         if state != "Z":
             process = Process(int(directory.name), int(parent), command.decode("utf-8", "replace"))
             found.setdefault(unit[1], []).append(process)
-    return {name: Unit(name, tuple(processes)) for name, processes in found.items()}
+    return {name: Unit(host, name, tuple(processes)) for name, processes in found.items()}
 
 
 def _systemd_group(text: str) -> str:

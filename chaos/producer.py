@@ -41,10 +41,11 @@ def main() -> int:
     begun_before = {entry.job for entry in read_book(options.book)}
     book = Book(options.book)
     jobs = make_jobs(options.seed, options.tasks, options.run)
-    pace_s = options.seconds / len(jobs)
+    at_once = int(AT_ONCE * len(jobs))
+    pace_s = options.seconds / (len(jobs) - at_once)
     for job in jobs[options.share :: options.of]:
         if job.number not in begun_before:
-            at_s = max(0.0, job.number - AT_ONCE * len(jobs)) * pace_s
+            at_s = max(0, job.number - at_once) * pace_s
             time.sleep(max(0.0, options.begun + at_s - time.time()))
             submit(book, job)
     book.close()

@@ -156,9 +156,16 @@ def make_schedule(seed: int, plan: Plan, hosts: tuple[str, str]) -> Schedule:
         at_s += act.lasts_s
     strikes = [strike for act in acts for strike in act.strikes]
     for fault, count in plan.strewn.items():
-        fit = [act for act in acts if fault not in AT_THE_PROXY or proxied in act.hosts]
+        fit = [act for act in acts if _fits(fault, act, proxied)]
         strikes += [_strew(fault, chance.choice(fit), proxied, chance) for _ in range(count)]
     return Schedule(seed, proxied, at_s, tuple(sorted(strikes)))
+
+
+def _fits(fault: Fault, act: _Act, proxied: str) -> bool:
+    if fault == "upgrade":
+        # It goes over all hosts.
+        return len(act.hosts) > 1
+    return fault not in AT_THE_PROXY or proxied in act.hosts
 
 
 def _strew(fault: Fault, act: _Act, proxied: str, chance: random.Random) -> Strike:
