@@ -116,15 +116,23 @@ class TrapProxy:
         self._thread.join()
         self._loop.close()
 
-    def catch(self, where: Where, spring: Callable[[str], bool], *, timeout_s: float) -> bool:
-        """Set a trap and wait; whether it has sprung."""
+    def set(self, where: Where, spring: Callable[[str], bool]) -> Trap:
+        """Set a trap; `unset` it when it has not sprung."""
         trap = Trap(where, spring, threading.Event())
         self._traps.append(trap)
+        return trap
+
+    def unset(self, trap: Trap) -> None:
+        if trap in self._traps:
+            self._traps.remove(trap)
+
+    def catch(self, where: Where, spring: Callable[[str], bool], *, timeout_s: float) -> bool:
+        """Set a trap and wait; whether it has sprung."""
+        trap = self.set(where, spring)
         try:
             return trap.sprung.wait(timeout_s)
         finally:
-            if trap in self._traps:
-                self._traps.remove(trap)
+            self.unset(trap)
 
     async def _open(self) -> None:
         self._server = await asyncio.start_server(self._accept, self._address, self.port)
@@ -183,7 +191,9 @@ class TrapProxy:
             brings = chunk.startswith(b"*") and not chunk.startswith(_NOTHING_TAKEN)
             if line.takes and brings and await self._springs("after a take", line.takes):
                 return
-            if line.commits and await self._springs("after a commit", line.commits):
+            # An error, such as that the script is not known yet, is no commit.
+            ends = chunk.startswith(b"$")
+            if line.commits and ends and await self._springs("after a commit", line.commits):
                 return
             line.to_worker.write(chunk)
             await line.to_worker.drain()
