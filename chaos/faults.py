@@ -335,15 +335,24 @@ def fill_redis(stage: Stage, strike: Strike) -> str:
 def upgrade(stage: Stage, strike: Strike) -> str:
     """One host after the other gets a release with a task that is sent already."""
     first = [strike.host, *(host for host in WORKERS if host != strike.host)]
-    sent = 0
+    sent = _send_next(stage)
     for host in first:
-        for _ in range(NEXT_TASKS):
-            sent += stage.send(next_release.NAME, sent, "next")
+        # Whoever takes one now does not know it.
         time.sleep(4)
         install_next(stage.field, host)
-    for _ in range(NEXT_TASKS):
-        sent += stage.send(next_release.NAME, sent, "next")
+        sent += _send_next(stage)
+    if not sent:
+        raise MissedError("Redis was away")
     return f"{sent} tasks of the next release, {first[0]} first"
+
+
+def _send_next(stage: Stage) -> int:
+    """As many as the broker takes, which may be away."""
+    sent = 0
+    for number in range(NEXT_TASKS):
+        with contextlib.suppress(OperationalError, redis.RedisError):
+            sent += stage.send(next_release.NAME, number, "next")
+    return sent
 
 
 def install_next(field: Field, host: str) -> None:
