@@ -20,6 +20,8 @@ from swarm.delivery import scripts
 #: Seconds after which a waiter asks again: its note may have been lost with a Redis that was
 #: restored, or the result stored by something else than a commit.
 ASK_AGAIN_S = 60.0
+#: Subscriptions that nobody needs any more which are worth a new connection.
+_MOST_UNNEEDED = 1000
 #: Seconds that an answer may be late before its connection counts as lost.
 _LATE_S = 3.0
 
@@ -90,22 +92,32 @@ class Mailboxes(threading.local):
 
 
 class ResultConsumer(celery_redis.ResultConsumer):
-    """Subscribes when somebody waits for several results, not for each as it is submitted."""
+    """Subscribes when somebody waits for several results, not for each as it is submitted.
+
+    It never unsubscribes from one: a handle that nobody needs any more ends in Python's garbage
+    collector, which must not wait for a broker that is away. The connection ends instead.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wanted: set[str] = set()
+        self._unneeded = 0
 
     def consume_from(self, task_id: str) -> None:
         self._wanted.add(task_id)
 
     def cancel_for(self, task_id: str) -> None:
-        if task_id in self._wanted:
-            self._wanted.discard(task_id)
-        else:
-            super().cancel_for(task_id)
+        self._wanted.discard(task_id)
+        key = self._get_key_for_task(task_id)
+        if key in self.subscribed_to:
+            self.subscribed_to.discard(key)
+            self._unneeded += 1
 
     def on_wait_for_pending(self, result: Any, **kwargs: Any) -> None:
+        if self._unneeded >= _MOST_UNNEEDED and not self.subscribed_to:
+            self.stop()
+            self._pubsub = None
+            self._unneeded = 0
         wanted, self._wanted = self._wanted, set()
         for task_id in wanted:
             super().consume_from(task_id)
