@@ -246,7 +246,7 @@ def cut_short(stage: Stage, strike: Strike) -> str:
     """Not for long enough that anything is given up."""
     begin = time.monotonic()
     # Until its workers have connected again.
-    stage.watch.outages.append((begin, begin + LASTS_S[strike.fault] + 10))
+    stage.watch.outages.append((begin, begin + LASTS_S[strike.fault] + 10, f"{strike.host}:"))
     return _cut(stage, strike)
 
 
@@ -257,13 +257,13 @@ def cut_short(stage: Stage, strike: Strike) -> str:
 def _outage(stage: Stage) -> Iterator[None]:
     begin = time.monotonic()
     at = len(stage.watch.outages)
-    stage.watch.outages.append((begin, begin + 3600))
+    stage.watch.outages.append((begin, begin + 3600, ""))
     try:
         yield
     finally:
         stage.field.until_redis_answers()
         # Workers ask again after up to 2 s.
-        stage.watch.outages[at] = (begin, time.monotonic() + 3)
+        stage.watch.outages[at] = (begin, time.monotonic() + 3, "")
 
 
 def _redis_server(stage: Stage) -> tuple[int, Callable[[signal.Signals], None]]:

@@ -93,8 +93,8 @@ class Watch:
 
     connect: Callable[[], redis.Redis]
     samples: list[Sample] = field(default_factory=list)
-    outages: list[tuple[float, float]] = field(default_factory=list)
-    """Begin and end of what took Redis away on purpose, monotonic."""
+    outages: list[tuple[float, float, str]] = field(default_factory=list)
+    """Begin and end of what took Redis away on purpose, monotonic; and from which holders."""
     _victims: list[_Victim] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -154,7 +154,10 @@ class Watch:
                 self.samples.append(self._sample(victim, now))
 
     def _sample(self, victim: _Victim, now: float) -> Sample:
-        in_outage = any(begin < now and victim.struck_at < end for begin, end in self.outages)
+        in_outage = any(
+            begin < now and victim.struck_at < end and victim.message.holder.startswith(prefix)
+            for begin, end, prefix in self.outages
+        )
         return Sample(
             victim.kind, victim.fault, now - victim.struck_at, victim.struck_at, in_outage
         )
