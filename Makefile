@@ -115,7 +115,7 @@ chaos: setup lab ## Everything that breaks under 2,000 tasks on the deployed lab
 
 .PHONY: chaos-short
 chaos-short: setup lab ## The same in two minutes: 300 tasks, no leases that run out
-	@$(BIN)/python -m chaos --short $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m chaos --short --seed $(or $(SEED),1)
 
 ##@ Benchmarks
 .PHONY: bench-start
