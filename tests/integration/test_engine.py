@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -11,7 +14,7 @@ from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
 from swarm.browse.model import JobError, parse_browser_job
 from swarm.settings import BrowserSettings
-from tests.integration.conftest import CHROMIUM, need
+from tests.integration.conftest import CHROMIUM, REPOSITORY, need
 
 
 def descendants(name: str) -> list[psutil.Process]:
@@ -19,7 +22,18 @@ def descendants(name: str) -> list[psutil.Process]:
 
 
 def test_failed_launches_leave_no_drivers_behind(tmp_path: Path) -> None:
+    """In a process of its own, as an engine kills every descendant of its process."""
     need(CHROMIUM, "chromium-headless-shell")
+    program = f"from {__name__} import break_launches; break_launches({str(tmp_path)!r})"
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def break_launches(directory: str) -> None:
+    tmp_path = Path(directory)
     broken = tmp_path / "broken"
     executable = tmp_path / "chromium"
     executable.write_text(f'#!/bin/sh\n[ ! -e {broken} ] || exit 1\nexec {CHROMIUM} "$@"\n')
