@@ -24,7 +24,8 @@ def descendants(name: str) -> list[psutil.Process]:
 def test_failed_launches_leave_no_drivers_behind(tmp_path: Path) -> None:
     """In a process of its own, as an engine kills every descendant of its process."""
     need(CHROMIUM, "chromium-headless-shell")
-    program = f"from {__name__} import break_launches; break_launches({str(tmp_path)!r})"
+    module = "tests.integration.test_engine"
+    program = f"from {module} import break_launches; break_launches({str(tmp_path)!r})"
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False
