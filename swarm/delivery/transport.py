@@ -6,7 +6,8 @@ keeps the rest, such as connections, the event loop's poller, fanout and binding
 - publishing is one script, safe to repeat, that rings the queue's bell;
 - a waiting consumer blocks on the bells, and takes by a script that moves messages into its
   holder's own list;
-- acknowledging is local, because whoever ends the task has committed it (`swarm.delivery.results`);
+- acknowledging is local where a worker consumes, because whoever ends the task has committed it
+  (`swarm.delivery.results`);
 - nothing is restored by itself: what a holder had is released by `swarm.delivery.release`.
 """
 
@@ -161,11 +162,8 @@ class Channel(kombu_redis.Channel):
         holder = self.holder
         running = holder.running()
         with self.conn_or_acquire() as client:
-            release.settle(client, holder.name, self._consumed_queues(), running)
+            release.settle(client, holder.name, self.active_queues, running)
         holder.keep_only(running)
-
-    def _consumed_queues(self) -> list[str]:
-        return list(self.active_queues)
 
     def _interrupt(self) -> None:
         """End a wait for the wrong bells. A ring that gets lost is made up for by the next."""
