@@ -209,7 +209,7 @@ def test_plain_celery_calls_fail_soon_when_the_broker_is_away(own: DeliveryStage
             started_at = time.monotonic()
             with pytest.raises(OperationalError):
                 lab.send("note", "never")
-            assert time.monotonic() - started_at < 3.3
+            assert time.monotonic() - started_at < 3
     finally:
         lab.app.close()
         redis.stop()
