@@ -11,7 +11,7 @@ from swarm.errors import ConfigError, Problem
 #: Seconds until a connection attempt counts as failed. Without it a producer hangs on a dead
 #: connection for as long as TCP retries.
 CONNECT_TIMEOUT_S = 2.0
-#: Seconds until an unanswered command counts as failed: a producer is promised an answer within 3 s.
+#: Seconds until an unanswered command counts as failed: producers are promised an answer in 3 s.
 #: A wait for a bell has a longer limit of its own (swarm/delivery/transport.py).
 SOCKET_TIMEOUT_S = 2.5
 
