@@ -2,7 +2,8 @@
 
 An instance has one holder for its whole life, over every reconnection. A task that runs for long
 keeps a lease alive, renewed by a thread because a solo worker's loop is busy meanwhile; whoever
-holds nothing costs nothing.
+holds nothing costs nothing. The end of a task that its process did not live to tell, and that a
+broker was away for, is told by another thread as soon as the broker is back.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ LEASE_S = 60
 RENEWAL_S = 20.0
 #: Seconds something is held before it needs a lease. Shorter tasks never pay for one.
 LEASE_AFTER_S = 15.0
+#: Bounds of the pause between two attempts to tell the broker, in seconds.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+
+#: Something to be told to the broker; safe to repeat.
+Telling = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +84,16 @@ class Holder:
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
         self._since: dict[str, float] = {}
+        self._untold: dict[str, Telling] = {}
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
+        self._teller: threading.Thread | None = None
 
     def took(self, tag: str, connect: Callable[[], redis.Redis]) -> None:
         with self._lock:
             self._since[tag] = time.monotonic()
+            # It went back after all, and came again.
+            self._untold.pop(tag, None)
             if self._keeper is None:
                 self._keeper = threading.Thread(
                     target=self._keep_lease, args=(connect(),), name="lease", daemon=True
@@ -98,6 +108,23 @@ class Holder:
     def ended(self, tag: str) -> None:
         with self._lock:
             self._since.pop(tag, None)
+
+    def tell_later(self, tag: str, telling: Telling) -> None:
+        """Tell the broker how a message that was taken has ended, once it answers.
+
+        Until then it is in the holder's list, and is given back should this process end.
+        """
+        with self._lock:
+            self._untold[tag] = telling
+            if self._teller is None or not self._teller.is_alive():
+                self._teller = threading.Thread(target=self._tell, name="teller", daemon=True)
+                self._teller.start()
+
+    @property
+    def untold(self) -> set[str]:
+        """Tags of the messages whose end the broker has yet to be told of."""
+        with self._lock:
+            return set(self._untold)
 
     def keep_only(self, tags: set[str]) -> None:
         """Forget what was taken and never begun: it goes back."""
@@ -128,6 +155,34 @@ class Holder:
                 renewed = False
             else:
                 renewed = True
+
+    def _next_untold(self) -> tuple[str, Telling] | None:
+        with self._lock:
+            entry = next(iter(self._untold.items()), None)
+            if entry is None:
+                # Whoever adds one from here on starts another thread.
+                self._teller = None
+            return entry
+
+    def _tell(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while (entry := self._next_untold()) is not None:
+            tag, telling = entry
+            if self._closed.wait(pause_s):
+                return
+            try:
+                telling()
+            except (redis.RedisError, OSError) as exc:
+                log.warning(
+                    "the broker could not be told of a task's end yet",
+                    extra={"fields": {"tag": tag, "reason": str(exc)}},
+                )
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                pause_s = 0.0
+                with self._lock:
+                    if self._untold.get(tag) is telling:
+                        del self._untold[tag]
 
 
 _worker: Holder | None = None

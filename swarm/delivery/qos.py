@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import redis
 from kombu.transport import virtual
+
+from swarm.delivery.release import Mode, release
+
+log = logging.getLogger(__name__)
 
 
 class QoS(virtual.QoS):
@@ -36,12 +42,31 @@ class QoS(virtual.QoS):
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         died = self.channel.holder.deaths.pop(delivery_tag, None)
         if died is not None and requeue:
-            self.channel.release(delivery_tag, "died", died)
+            self._release(delivery_tag, "died", died)
         elif requeue:
-            self.channel.release(delivery_tag, "return", "rejected")
+            self._release(delivery_tag, "return", "rejected")
         else:
-            self.channel.release(delivery_tag, "dead", "rejected by its worker")
+            self._release(delivery_tag, "dead", "rejected by its worker")
         self._ended(delivery_tag)
+
+    def _release(self, tag: str, mode: Mode, reason: str) -> None:
+        """Now, or for a worker later: Celery logs that it could not be done, and forgets it."""
+        holder, connect = self.channel.holder, self.channel.connect_anew
+
+        def release_anew() -> None:
+            with connect() as client:
+                release(client, str(holder.name), mode, reason, choice="only", needles=[tag])
+
+        try:
+            self.channel.release(tag, mode, reason)
+        except (redis.RedisError, OSError) as exc:
+            if not holder.serves_worker:
+                raise
+            log.warning(
+                "a task could not be given back, tried again until it is",
+                extra={"fields": {"tag": tag, "reason": str(exc)}},
+            )
+            holder.tell_later(tag, release_anew)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Nothing: what a holder had is released by the transport's own ways."""

@@ -25,27 +25,15 @@ from celery.result import GroupResult, allow_join_result
 
 from swarm.brokers import QUIET
 from swarm.delivery import outcome as outcomes
-from swarm.delivery import scripts
-from swarm.delivery.holder import worker_holder
+from swarm.delivery.commit import DONE_S, commit
 from swarm.delivery.outcome import Outcome
 from swarm.delivery.waiting import Mailboxes, ResultConsumer
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a completed task is known as such.
-DONE_S = 24 * 3600
-#: Bounds of the pause between two attempts to commit, in seconds.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 #: Bounds of the time between two looks at the parents of a result that is waited for, in seconds.
 _FIRST_INTERVAL_S, _LONGEST_INTERVAL_S = 1.0, 30.0
-#: Replies that mean "not now". The protocol has no other sign of them than their first word.
-_PASSING_REFUSALS = ("LOADING", "MISCONF", "READONLY", "MASTERDOWN", "TRYAGAIN", "OOM")
-
 COMPLETE_CHORD = "swarm.complete_chord"
-
-
-class NotCommittedError(redis.exceptions.ConnectionError):
-    """The broker did not take the commit: the message is still held, and will be done again."""
 
 
 class ResultBackend(celery_redis.RedisBackend):
@@ -99,7 +87,7 @@ class ResultBackend(celery_redis.RedisBackend):
         outcome = outcomes.collecting()
         outcomes.end()
         if outcome is not None and not outcome.committed:
-            self._commit(outcome)
+            commit(outcome, self.client, is_patient=True)
         super().process_cleanup()
 
     @contextmanager
@@ -115,46 +103,8 @@ class ResultBackend(celery_redis.RedisBackend):
         with outcomes.collected(request, anew=anew) as outcome:
             yield outcome
         if outcome is not None:
-            self._commit(outcome)
+            commit(outcome, self.client, is_patient=get_current_task() is not None)
             outcomes.end()
-
-    def _commit(self, outcome: Outcome) -> None:
-        arguments = outcome.arguments(str(worker_holder().name), done_ttl_s=DONE_S)
-        answer = self._run_commit(outcome.task_id, arguments)
-        outcome.committed = True
-        if answer in {"gone", "duplicate"}:
-            log.warning(
-                "a task's end came too late and changed nothing: %s",
-                "its message was given to another worker"
-                if answer == "gone"
-                else "another message of the same task is committed",
-                extra={"fields": {"task_id": outcome.task_id}},
-            )
-
-    def _run_commit(self, task_id: str, arguments: list[Any]) -> str:
-        """Run the commit script until the broker has answered.
-
-        A task's own process waits as long as it takes, as it has nothing better to do and the
-        task's time limit over it. A parent must go on: what it cannot commit stays held, and is
-        done again.
-        """
-        is_patient = get_current_task() is not None
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return str(scripts.COMMIT.run(self.client, *arguments).decode())
-            except (redis.RedisError, OSError) as exc:
-                if not _is_passing(exc):
-                    raise
-                if not is_patient:
-                    raise NotCommittedError(f"task {task_id}: {exc}") from exc
-                if pause_s == _FIRST_PAUSE_S:
-                    log.warning(
-                        "a task's end waits for the broker",
-                        extra={"fields": {"task_id": task_id, "reason": str(exc)}},
-                    )
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     # -- what is stored meanwhile
 
@@ -326,15 +276,3 @@ class ResultBackend(celery_redis.RedisBackend):
             return joined
         parts = self.client.zrange(self.get_key_for_group(group_id, ".j"), 0, -1)
         return [self._unpack_chord_result(part, self.decode) for part in parts]
-
-
-def _is_passing(exc: Exception) -> bool:
-    """Whether the broker may take it later."""
-    if isinstance(exc, redis.exceptions.ResponseError):
-        return str(exc).startswith(_PASSING_REFUSALS) or isinstance(
-            exc,
-            redis.exceptions.BusyLoadingError
-            | redis.exceptions.ReadOnlyError
-            | redis.exceptions.OutOfMemoryError,
-        )
-    return True

@@ -162,7 +162,7 @@ class Channel(kombu_redis.Channel):
         holder = self.holder
         running = holder.running()
         with self.conn_or_acquire() as client:
-            release.settle(client, holder.name, self.active_queues, running)
+            release.settle(client, holder.name, self.active_queues, running | holder.untold)
         holder.keep_only(running)
 
     def _interrupt(self) -> None:

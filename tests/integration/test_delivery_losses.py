@@ -168,6 +168,47 @@ def test_connections_cut_during_a_task_neither_repeat_nor_lose_it(own: DeliveryS
     wait_until(lambda: own.held() == 0, what="its commit")
 
 
+def _freeze(own: DeliveryStage, redis: RedisServer) -> None:
+    """Stop Redis from answering; all but the connections on which workers wait are closed."""
+    with own.stage.redis.connect() as client:
+        for connection in client.client_list():
+            if connection["cmd"] != "blpop" and int(connection["id"]) != client.client_id():
+                client.client_kill_filter(_id=connection["id"])
+    assert redis.process is not None
+    redis.process.send_signal(signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("end", ["killed", "limited"])
+def test_an_end_that_redis_could_not_be_told_is_told_when_it_answers_again(
+    durable: tuple[DeliveryStage, RedisServer], end: str
+) -> None:
+    """The connection on which the worker waits outlives the pause, so nothing else returns it."""
+    stage, redis = durable
+    worker = stage.worker()
+    result = stage.send("hard") if end == "limited" else stage.send("note", "word", 6.0)
+    wait_until(lambda: len(stage.runs()) == 1, what="its run")
+    child = psutil.Process(worker.process.pid).children()[0]
+    _freeze(stage, redis)
+    if end == "killed":
+        child.kill()
+    time.sleep(9)
+    assert redis.process is not None
+    redis.process.send_signal(signal.SIGCONT)
+    if end == "killed":
+        wait_until(lambda: len(stage.runs()) == 2, what="its second run")
+        with redis.connect() as client:
+            (deaths,) = client.scan_iter("swarm:deaths:*")
+            assert client.llen(deaths) == 1
+        assert result.get(timeout=15) == "word"
+    else:
+        with pytest.raises(Exception, match="TimeLimitExceeded"):
+            result.get(timeout=10)
+    wait_until(lambda: stage.held() == 0, what="its end")
+    assert stage.runs() == (["word"] * 2 if end == "killed" else ["hard"])
+    assert "Couldn't reject" not in worker.log
+    assert stage.send("add", 1, 1).get(timeout=15) == 2
+
+
 def test_a_worker_that_was_given_up_commits_nothing(own: DeliveryStage) -> None:
     first = own.worker(1, INVOCATION_ID="first")
     result = own.send("note", "word", 3.0)
