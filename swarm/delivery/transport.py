@@ -186,9 +186,8 @@ class Channel(kombu_redis.Channel):
         wait_s = self._wait_s(timeout)
         self._asked_for_messages = self._look or wait_s <= 0
         if self._asked_for_messages:
-            self._looked_at = time.monotonic()
             self.brpop_timeout = _REPLY_S
-            connection.send_command(*self._take_command(queues))
+            self._ask_for_messages(queues)
         else:
             self.brpop_timeout = wait_s
             connection.send_command("BLPOP", *map(keys.bell, queues), round(wait_s, 3))
@@ -199,11 +198,12 @@ class Channel(kombu_redis.Channel):
             wait_s = min(wait_s, self._due_at - time.monotonic())
         return wait_s
 
-    def _take_command(self, queues: list[str]) -> tuple[Any, ...]:
+    def _ask_for_messages(self, queues: list[str]) -> None:
+        self._looked_at = time.monotonic()
         lists = [
             self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues
         ]
-        return scripts.TAKE.command(
+        command = scripts.TAKE.command(
             str(self.holder.name),
             self.qos.can_consume_max_estimate() or 1,
             "0" if self._due_at is None else "1",
@@ -211,26 +211,27 @@ class Channel(kombu_redis.Channel):
             *lists,
             known=self._take_known,
         )
+        self.client.connection.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:
-        asked_for_messages = self._asked_for_messages
+        connection = self.client.connection
         try:
             try:
-                reply = self.client.parse_response(
-                    self.client.connection,
-                    "EVALSHA" if asked_for_messages else "BLPOP",
-                    **options,
-                )
+                reply = self.client.parse_response(connection, "EVALSHA", **options)
+                if not self._asked_for_messages:
+                    self._look = reply is not None or self._is_look_due()
+                    if reply is None:
+                        raise Empty
+                    # At once: another turn of the loop would take longer than the reply does.
+                    self._ask_for_messages(self._queue_cycle.consume(len(self.active_queues)))
+                    reply = self.client.parse_response(connection, "EVALSHA")
             except redis.exceptions.NoScriptError:
                 self._take_known = False
                 raise Empty from None
             except self.connection_errors:
                 # The next turn of the loop connects again.
-                self.client.connection.disconnect()
+                connection.disconnect()
                 raise
-            if not asked_for_messages:
-                self._look = reply is not None or self._is_look_due()
-                raise Empty
             self._take_known = True
             return self._deliver_taken(reply)
         finally:
