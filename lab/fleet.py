@@ -119,6 +119,7 @@ class Fleet:
         except LabError:
             # After a crash the first attempt may fail on leftovers that it has cleared by then.
             self.podman.remove(container.name)
+        self.podman.remove_namespace(container.namespace)
 
     def _start(self, host: Host, image: str, public_key: str) -> None:
         cache = self.state.package_cache(host.name)

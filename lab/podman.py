@@ -26,6 +26,8 @@ class Container:
     state: str
     pid: int
     image: str
+    namespace: Path | None = None
+    """Where its network is mounted; None when podman knows of none."""
 
     @property
     def alive(self) -> bool:
@@ -60,28 +62,53 @@ class Podman:
         """Tell podman of a restart that it slept through; return whether there was one.
 
         Where /run outlives a restart, podman believes that the containers of before still run,
-        and fails on the first of them whose network namespace is gone.
+        and fails on the first of them whose network namespace is gone. Where only their processes
+        have died, the namespaces are still there: we ask for them before podman forgets them.
         """
         if not ALIVE_MARKER.exists() or container_lives():
             return False
+        try:
+            ours = [container.namespace for container in self.containers()]
+        except LabError:  # the machine's restart took them
+            ours = []
         ALIVE_MARKER.unlink()
         ADDRESS_LEASES.unlink(missing_ok=True)
         for stale in NETWORK_NAMESPACES.glob("netns-*"):
             if not os.path.ismount(stale):  # Path.is_mount() knows directories only
                 stale.unlink()
+        for namespace in ours:
+            self.remove_namespace(namespace)
         return True
 
     def containers(self) -> list[Container]:
         """Every container of the lab."""
         text = self.call("ps", "-a", "--filter", f"label={LABEL}", "--format", "json")
         return [
-            Container(row["Names"][0], row["State"], int(row["Pid"]), row["Image"])
+            Container(
+                row["Names"][0],
+                row["State"],
+                int(row["Pid"]),
+                row["Image"],
+                self._namespace(row["Id"]),
+            )
             for row in json.loads(text)
         ]
 
     def remove(self, name: str) -> None:
         """Remove a container, running, stopped or dead."""
         self.call("rm", "--force", "--time", "0", "--volumes", name, timeout_s=REMOVE_TIMEOUT_S)
+
+    def remove_namespace(self, namespace: Path | None) -> None:
+        """See to it that a removed container's network is gone.
+
+        podman unmounts it only where it has seen the container end. One that stays keeps its end
+        of the bridge and the address, and answers ARP in place of the host that comes after it.
+        """
+        if namespace is None or namespace.parent != NETWORK_NAMESPACES:
+            return
+        if os.path.ismount(namespace):
+            run(["umount", str(namespace)])
+        namespace.unlink(missing_ok=True)
 
     def ensure_network(self) -> None:
         """Make the lab's network. No name server: /etc/hosts has the names."""
@@ -101,6 +128,11 @@ class Podman:
             return False
         self.call("network", "rm", NETWORK)
         return True
+
+    def _namespace(self, container_id: str) -> Path | None:
+        asked = ("inspect", "--type", "container", "--format", "{{.NetworkSettings.SandboxKey}}")
+        said = self.call(*asked, container_id).strip()
+        return Path(said) if said else None
 
     def _networks(self) -> dict[str, bool]:
         """Names of all networks; one of our name that is not ours is an error."""

@@ -1,5 +1,6 @@
 """What `up` does with hosts that run, that died, that changed, or that are not of today's lab."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,6 +42,7 @@ class FakePodman(Podman):
         self.present = {container.name: container for container in containers}
         self.started: list[str] = []
         self.removed: list[str] = []
+        self.namespaces_removed: list[Path | None] = []
         self.failures = 0
 
     def containers(self) -> list[Container]:
@@ -52,6 +54,10 @@ class FakePodman(Podman):
             raise LabError("leftovers")
         del self.present[name]
         self.removed.append(name)
+
+    def remove_namespace(self, namespace: Path | None) -> None:
+        assert not self.failures, "before the container is gone"
+        self.namespaces_removed.append(namespace)
 
     def call(self, *argv: str, timeout_s: float = 120.0) -> str:
         if argv[0] == "exec":
@@ -146,6 +152,89 @@ def test_removal_is_tried_twice_and_then_fails(make_fleet: Callable[..., Fleet])
         fleet.destroy()
 
 
+def test_a_host_that_is_replaced_takes_its_own_network_along(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    namespaces = {host.name: Path(f"/run/netns/netns-{host.name}") for host in HOSTS}
+    hosts = [replace(running(name), namespace=path) for name, path in namespaces.items()]
+    fleet = make_fleet(*hosts, silent=("worker2",))
+    assert isinstance(fleet.podman, FakePodman)
+    fleet.podman.failures = 1
+    ensure(fleet)
+    assert fleet.podman.namespaces_removed == [namespaces["worker2"]]
+
+
+class ToldPodman(Podman):
+    """Has these answers for `podman ps` and `podman inspect`."""
+
+    def __init__(self, namespaces: dict[str, str], *, fails: bool = False) -> None:
+        super().__init__([])
+        self.namespaces = namespaces
+        self.fails = fails
+
+    def call(self, *argv: str, timeout_s: float = 120.0) -> str:
+        if self.fails:
+            raise LabError("joining network namespace: unknown FS magic")
+        if argv[0] == "ps":
+            assert "label=swarm.lab=1" in argv
+            rows = [
+                {"Id": name, "Names": [name], "State": "running", "Pid": DEAD_PID, "Image": "img:1"}
+                for name in self.namespaces
+            ]
+            return json.dumps(rows)
+        assert argv[0] == "inspect"
+        return f"{self.namespaces[argv[-1]]}\n"
+
+
+@pytest.fixture
+def mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What is mounted: namespaces of the lab's own and another's. Paths, as the kernel has them."""
+    directory = tmp_path / "netns"
+    directory.mkdir(exist_ok=True)
+    paths = [str(directory / name) for name in ("netns-ours", "netns-other")]
+    for path in paths:
+        Path(path).touch()
+
+    def umount(argv: list[str], **_: object) -> str:
+        assert argv[0] == "umount"
+        paths.remove(argv[1])
+        return ""
+
+    monkeypatch.setattr(podman_module, "NETWORK_NAMESPACES", directory)
+    monkeypatch.setattr(podman_module, "run", umount)
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) in paths)
+    return paths
+
+
+def test_a_namespace_that_podman_left_is_unmounted(mounted: list[str]) -> None:
+    ours, other = mounted
+    Podman([]).remove_namespace(Path(ours))
+    assert mounted == [other]
+    assert not Path(ours).exists()
+    Podman([]).remove_namespace(Path(ours))
+    Podman([]).remove_namespace(None)
+    assert mounted == [other], "nothing is left to do"
+
+
+def test_nothing_outside_podmans_directory_is_unmounted(mounted: list[str], tmp_path: Path) -> None:
+    elsewhere = tmp_path / "netns-ours"
+    elsewhere.touch()
+    mounted.append(str(elsewhere))
+    Podman([]).remove_namespace(elsewhere)
+    assert len(mounted) == 3
+    assert elsewhere.exists()
+
+
+def test_hosts_that_died_without_podman_leave_no_namespace_and_others_keep_theirs(
+    monkeypatch: pytest.MonkeyPatch, remains: list[Path], mounted: list[str]
+) -> None:
+    ours, other = mounted
+    monkeypatch.setattr(podman_module, "container_lives", lambda: False)
+    assert ToldPodman({"swarm-lab-control": ours, "swarm-lab-worker1": ""}).notice_restart()
+    assert mounted == [other]
+    assert [file for file in remains if file.exists()] == []
+
+
 @pytest.fixture
 def remains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """What podman leaves under /run when the machine goes down under it."""
@@ -160,13 +249,15 @@ def remains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     return files
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["podman answers", "podman fails"])
 def test_after_a_restart_podman_is_told(
-    monkeypatch: pytest.MonkeyPatch, remains: list[Path]
+    monkeypatch: pytest.MonkeyPatch, remains: list[Path], *, fails: bool
 ) -> None:
     monkeypatch.setattr(podman_module, "container_lives", lambda: False)
-    assert Podman([]).notice_restart()
+    podman = ToldPodman({}, fails=fails)
+    assert podman.notice_restart()
     assert [file for file in remains if file.exists()] == []
-    assert not Podman([]).notice_restart(), "the next call finds nothing to do"
+    assert not podman.notice_restart(), "the next call finds nothing to do"
 
 
 def test_nothing_is_touched_while_any_container_lives(
