@@ -1,11 +1,15 @@
-"""An SSH server in this process whose forced command runs the real swarm-unitctl."""
+"""The two servers that tests here speak to.
+
+An SSH server in this process whose forced command runs the real swarm-unitctl, and a Redis that has
+every kind of key.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,8 @@ import pytest
 
 from swarm.scaler.adapters.commands import SshRunner
 from swarm.settings import HostSettings
+from tests.contract.redis_keys import KEYS
+from tests.role_redis import RoleRedis
 from tests.stub_systemctl import StubSystemctl
 
 REPOSITORY = Path(__file__).parents[2]
@@ -131,3 +137,16 @@ def on_path(systemctl: StubSystemctl, monkeypatch: pytest.MonkeyPatch) -> StubSy
         if os.environ.get(name) != value:
             monkeypatch.setenv(name, value)
     return systemctl
+
+
+@pytest.fixture
+def redis(role_redis: RoleRedis) -> Iterator[RoleRedis]:
+    """Every kind of key, with something in it."""
+    with role_redis.connect("admin") as admin:
+        admin.flushall()
+        for command in KEYS.values():
+            admin.execute_command(*command)
+    yield role_redis
+    with role_redis.connect("admin") as admin:
+        admin.config_set("maxmemory", role_redis.mark)
+        admin.flushall()

@@ -1,0 +1,28 @@
+"""A real Redis for the scripts, empty before each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.loopback import REDIS, RedisServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    if not REDIS.exists():
+        pytest.skip(f"{REDIS} is not installed (Debian package redis-tools)")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    with server.connect() as client:
+        client.flushall()
+        client.config_set("maxmemory", 0)
+        yield client

@@ -1,0 +1,61 @@
+"""Our transport over a real Redis, for consumers that are no workers: nobody commits there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import kombu
+import pytest
+import redis
+
+from swarm.delivery import keys
+from swarm.delivery.transport import register
+from tests.loopback import RedisServer
+
+
+@pytest.fixture
+def plain_connection(server: RedisServer) -> Iterator[kombu.Connection]:
+    register()
+    with kombu.Connection(server.url) as connection:
+        yield connection
+
+
+def all_held(client: redis.Redis) -> list[bytes]:
+    return list(client.scan_iter(keys.held("*")))
+
+
+def test_an_acknowledgement_ends_a_message_where_nobody_commits(
+    client: redis.Redis, plain_connection: kombu.Connection
+) -> None:
+    queue = plain_connection.SimpleQueue("plain")
+    queue.put({"a": 1})
+    message = queue.get(timeout=5)
+    assert (message.payload, len(all_held(client))) == ({"a": 1}, 1)
+    message.ack()
+    assert all_held(client) == []
+    queue.close()
+    assert client.llen("plain") == 0
+
+
+def test_a_closed_channel_returns_what_was_not_acknowledged(
+    client: redis.Redis, plain_connection: kombu.Connection
+) -> None:
+    queue = plain_connection.SimpleQueue("plain")
+    queue.put({"a": 1})
+    queue.get(timeout=5)
+    plain_connection.close()
+    assert (client.llen("plain"), all_held(client)) == (1, [])
+
+
+@pytest.mark.parametrize("how", ["consume", "get"])
+def test_who_needs_no_acknowledgement_leaves_nothing_behind(
+    client: redis.Redis, plain_connection: kombu.Connection, how: str
+) -> None:
+    queue = plain_connection.SimpleQueue("plain", no_ack=True)
+    queue.put({"a": 1})
+    if how == "consume":
+        assert queue.get(timeout=5).payload == {"a": 1}
+    else:
+        channel = plain_connection.channel()
+        assert channel.basic_get("plain", no_ack=True).decode() == {"a": 1}
+    assert (client.llen("plain"), all_held(client)) == (0, [])
