@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.role_redis import RoleRedis, need_redis
+from tests.loopback import REDIS
+from tests.programs import need
+from tests.role_redis import RoleRedis
 
 settings.register_profile(
     "swarm",
@@ -36,7 +38,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def role_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoleRedis]:
     """A Redis as the role deploys it, with a URL for each of its users."""
-    need_redis()
+    need(REDIS, "redis-tools")
     redis = RoleRedis(tmp_path_factory.mktemp("role-redis"))
     redis.start()
     yield redis

@@ -9,7 +9,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -111,15 +110,6 @@ class RoleRedis:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def need_redis() -> None:
-    """Skip where it is missing, but never in continuous integration."""
-    if not REDIS.exists():
-        message = f"{REDIS} is missing: apt install redis-tools"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
 
 
 def _answers(redis: Redis) -> bool:

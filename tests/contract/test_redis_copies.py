@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import REDIS
-from tests.role_redis import ROLE, RoleRedis, need_redis
+from tests.programs import need
+from tests.role_redis import ROLE, RoleRedis
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     """redis-server, which this machine has under another name only."""
-    need_redis()
+    need(REDIS, "redis-tools")
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "redis-server").symlink_to(REDIS)

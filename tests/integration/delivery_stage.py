@@ -12,7 +12,8 @@ from celery.result import AsyncResult
 from swarm.celery_app import celery_configuration
 from swarm.delivery import keys
 from swarm.environment import read_broker
-from tests.integration.conftest import Stage, WorkerProcess
+from tests.integration.stage import Stage
+from tests.integration.worker_process import WorkerProcess
 
 TASKS = "tests.integration.delivery_tasks"
 

@@ -16,8 +16,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from bench.proxy import CountingProxy
-from tests.integration.conftest import REPOSITORY, RedisServer, need
-from tests.loopback import PASSWORD, REDIS
+from tests.integration.stage import REPOSITORY
+from tests.loopback import PASSWORD, REDIS, RedisServer
+from tests.programs import need
 
 
 def connect(proxy: CountingProxy, party: str) -> Redis:

@@ -16,8 +16,8 @@ from swarm.celery_app import celery_configuration
 from swarm.client import Client
 from swarm.errors import BrokerAwayError
 from tests.builders import make_settings
-from tests.integration.conftest import need
 from tests.loopback import PASSWORD, REDIS, RedisServer
+from tests.programs import need
 
 
 class Proxy:

@@ -16,8 +16,8 @@ from chaos.proxy import Shas, TrapProxy, Where
 from chaos.recovery import HeldMessage, look
 from chaos.witness import examine, judge, read_commands
 from swarm.delivery import scripts
-from tests.integration.conftest import RedisServer, need
-from tests.loopback import PASSWORD, REDIS
+from tests.loopback import PASSWORD, REDIS, RedisServer
+from tests.programs import need
 
 HOLDER = "worker1:analysis:1:first"
 SHAS = Shas(scripts.TAKE.sha, scripts.COMMIT.sha)

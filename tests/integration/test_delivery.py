@@ -12,8 +12,9 @@ from celery import chain, chord, group
 from celery.result import AsyncResult
 
 from swarm.delivery import keys
-from tests.integration.conftest import Stage, wait_until
 from tests.integration.delivery_stage import DeliveryStage
+from tests.integration.stage import Stage
+from tests.loopback import wait_until
 
 
 @pytest.fixture(scope="module", params=["prefork", "threads", "solo"])

@@ -13,8 +13,9 @@ import pytest
 from celery import chain
 from kombu.exceptions import OperationalError
 
-from tests.integration.conftest import RedisServer, Stage, wait_until
 from tests.integration.delivery_stage import DeliveryStage
+from tests.integration.stage import Stage
+from tests.loopback import RedisServer, wait_until
 
 
 @pytest.fixture

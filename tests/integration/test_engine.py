@@ -14,7 +14,8 @@ from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
 from swarm.browse.model import JobError, parse_browser_job
 from swarm.settings import BrowserSettings
-from tests.integration.conftest import CHROMIUM, REPOSITORY, need
+from tests.integration.stage import REPOSITORY
+from tests.programs import CHROMIUM, need
 
 
 def descendants(name: str) -> list[psutil.Process]:

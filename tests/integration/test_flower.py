@@ -10,7 +10,9 @@ import pytest
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.model import Unknown
 from swarm.settings import FlowerSettings
-from tests.integration.conftest import Flower, Stage, free_port
+from tests.integration.flower_process import Flower
+from tests.integration.stage import Stage
+from tests.loopback import free_port
 
 
 @pytest.fixture

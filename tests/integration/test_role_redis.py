@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Flower, Stage
+from tests.integration.flower_process import Flower
+from tests.integration.stage import Stage
 from tests.loopback import wait_until
 from tests.role_redis import RoleRedis
 

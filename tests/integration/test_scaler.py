@@ -16,15 +16,10 @@ import psutil
 import pytest
 import yaml
 
-from tests.integration.conftest import (
-    Flower,
-    NotifySocket,
-    RedisServer,
-    Stage,
-    WorkerProcess,
-    free_port,
-    wait_until,
-)
+from tests.integration.flower_process import Flower
+from tests.integration.stage import Stage
+from tests.integration.worker_process import WorkerProcess
+from tests.loopback import NotifySocket, RedisServer, free_port, wait_until
 from tests.stub_systemctl import StubSystemctl
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from lab.pages import page_title
 from swarm.client import TaskResult
-from tests.integration.conftest import Stage, WorkerProcess, wait_until
+from tests.integration.stage import Stage
+from tests.integration.worker_process import WorkerProcess
+from tests.loopback import wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

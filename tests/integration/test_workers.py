@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.integration.conftest import RedisServer, Stage, free_port, wait_until
+from tests.integration.stage import Stage
+from tests.loopback import RedisServer, free_port, wait_until
 
 
 def slow_page(stage: Stage, *, ms: int) -> dict[str, Any]:

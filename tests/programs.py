@@ -1,0 +1,20 @@
+"""Programs that tests need on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = Path("/usr/bin/chromium-headless-shell")
+
+
+def need(program: Path, package: str) -> None:
+    """Skip where a tool is missing, but never in continuous integration."""
+    if program.exists():
+        return
+    message = f"{program} is missing: apt install {package}"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
