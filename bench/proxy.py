@@ -10,10 +10,10 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from types import TracebackType
-from typing import Self
+from functools import partial
 
-_CHUNK = 1 << 16
+from bench.relay import CHUNK, Line, Pump, Relay
+
 #: A name is read to its end, other words are passed over: they may be whole pages.
 _LONGEST_NAME = 64
 _LONGEST_LINE = 1 << 16
@@ -106,34 +106,14 @@ class RequestParser:
 Counts = dict[str, Counter[str]]
 
 
-class CountingProxy:
+class CountingProxy(Relay):
     """In front of the Redis on loopback's `target_port`; a context manager around its thread."""
 
     def __init__(self, target_port: int, parties: Sequence[str]) -> None:
-        self._target_port = target_port
+        super().__init__(("127.0.0.1", target_port), name="proxy")
         self._lock = threading.Lock()
         self._counts: Counts = {party: Counter() for party in parties}
         self._ports: dict[str, int] = {}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
-        self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task[None]] = set()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     @property
     def ports(self) -> Mapping[str, int]:
@@ -147,54 +127,18 @@ class CountingProxy:
 
     async def _open(self) -> None:
         for party in self._counts:
-            server = await asyncio.start_server(self._accept(party), "127.0.0.1", 0)
-            self._ports[party] = server.sockets[0].getsockname()[1]
-            self._servers.append(server)
+            self._ports[party] = await self._listen("127.0.0.1", partial(self._pumps, party))
 
-    async def _close(self) -> None:
-        for server in self._servers:
-            server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    def _accept(self, party: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+    def _pumps(self, party: str, line: Line) -> tuple[Pump, Pump]:
         def count(name: str) -> None:
             with self._lock:
                 self._counts[party][name] += 1
 
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = self._loop.create_task(self._serve(reader, writer, count))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-
-        return accept
-
-    async def _serve(
-        self,
-        from_client: asyncio.StreamReader,
-        to_client: asyncio.StreamWriter,
-        count: Callable[[str], None],
-    ) -> None:
-        try:
-            from_redis, to_redis = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except OSError:
-            to_client.close()
-            return
         parser = RequestParser(count)
-        pumps = {
-            self._loop.create_task(_pump(from_client, to_redis, parser.feed)),
-            self._loop.create_task(_pump(from_redis, to_client, None)),
-        }
-        try:
-            # Whichever side hangs up first, the other learns of it.
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            to_client.close()
-            to_redis.close()
+        return (
+            _pump(line.from_client, line.to_server, parser.feed),
+            _pump(line.from_server, line.to_client, None),
+        )
 
 
 async def _pump(
@@ -202,7 +146,7 @@ async def _pump(
     sink: asyncio.StreamWriter,
     look: Callable[[bytes], None] | None,
 ) -> None:
-    while chunk := await source.read(_CHUNK):
+    while chunk := await source.read(CHUNK):
         if look is not None:
             look(chunk)
         sink.write(chunk)

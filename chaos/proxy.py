@@ -7,16 +7,14 @@ broker's reply and the worker's next command, or between the end of a body and i
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha1
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
-_CHUNK = 1 << 16
+from bench.relay import CHUNK, Line, Pump, Relay
+
 #: A take without messages answers three numbers.
 _NOTHING_TAKEN = b"*3\r\n"
 
@@ -88,33 +86,14 @@ class Trap:
     sprung: threading.Event
 
 
-class TrapProxy:
+class TrapProxy(Relay):
     """In front of a Redis; a context manager around its thread."""
 
     def __init__(self, address: str, target: tuple[str, int], shas: Shas) -> None:
-        self._address, self._target, self._shas = address, target, shas
+        super().__init__(target, name="trap proxy")
+        self._address, self._shas = address, shas
         self.port = 0
         self._traps: list[Trap] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="trap proxy")
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def set(self, where: Where, spring: Callable[[str], bool]) -> Trap:
         """Set a trap; `unset` it when it has not sprung."""
@@ -135,68 +114,35 @@ class TrapProxy:
             self.unset(trap)
 
     async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._accept, self._address, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listen(self._address, self._pumps)
 
-    async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+    def _pumps(self, line: Line) -> tuple[Pump, Pump]:
+        last = _LastRequest()
+        return self._pump_requests(line, last), self._pump_replies(line, last)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _serve(
-        self, from_worker: asyncio.StreamReader, to_worker: asyncio.StreamWriter
-    ) -> None:
-        try:
-            from_redis, to_redis = await asyncio.open_connection(*self._target)
-        except OSError:
-            to_worker.close()
-            return
-        line = _Line(from_worker, to_worker, from_redis, to_redis)
-        pumps = {
-            self._loop.create_task(self._pump_requests(line)),
-            self._loop.create_task(self._pump_replies(line)),
-        }
-        try:
-            # Whichever side hangs up first, the other learns of it.
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for writer in (to_worker, to_redis):
-                with contextlib.suppress(OSError):
-                    writer.close()
-
-    async def _pump_requests(self, line: _Line) -> None:
+    async def _pump_requests(self, line: Line, last: _LastRequest) -> None:
         buffer = bytearray()
-        while chunk := await line.from_worker.read(_CHUNK):
+        while chunk := await line.from_client.read(CHUNK):
             buffer += chunk
             for raw, words in split_requests(buffer):
                 commits = holder_in(words, self._shas.commit)
                 if commits and await self._springs("before a commit", commits):
                     return
-                line.takes, line.commits = holder_in(words, self._shas.take), commits
-                line.to_redis.write(raw)
-            await line.to_redis.drain()
+                last.takes, last.commits = holder_in(words, self._shas.take), commits
+                line.to_server.write(raw)
+            await line.to_server.drain()
 
-    async def _pump_replies(self, line: _Line) -> None:
-        while chunk := await line.from_redis.read(_CHUNK):
+    async def _pump_replies(self, line: Line, last: _LastRequest) -> None:
+        while chunk := await line.from_server.read(CHUNK):
             brings = chunk.startswith(b"*") and not chunk.startswith(_NOTHING_TAKEN)
-            if line.takes and brings and await self._springs("after a take", line.takes):
+            if last.takes and brings and await self._springs("after a take", last.takes):
                 return
             # An error, such as that the script is not known yet, is no commit.
             ends = chunk.startswith(b"$")
-            if line.commits and ends and await self._springs("after a commit", line.commits):
+            if last.commits and ends and await self._springs("after a commit", last.commits):
                 return
-            line.to_worker.write(chunk)
-            await line.to_worker.drain()
+            line.to_client.write(chunk)
+            await line.to_client.drain()
 
     async def _springs(self, where: Where, holder: str) -> bool:
         trap = next((each for each in self._traps if each.where == where), None)
@@ -211,12 +157,8 @@ class TrapProxy:
 
 
 @dataclass(slots=True)
-class _Line:
-    """One worker's connection, and what its last request was."""
+class _LastRequest:
+    """Which holder it takes or commits for, if it does."""
 
-    from_worker: asyncio.StreamReader
-    to_worker: asyncio.StreamWriter
-    from_redis: asyncio.StreamReader
-    to_redis: asyncio.StreamWriter
     takes: str | None = None
     commits: str | None = None
