@@ -12,8 +12,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ import jinja2
 import psutil
 import yaml
 
-from tests.loopback import NotifySocket, RedisServer, free_port, wait_until
+from tests.loopback import NotifySocket, RedisServer, flower_answers, free_port, wait_until
 from tests.stub_systemctl import StubSystemctl
 
 REPOSITORY = Path(__file__).parents[1]
@@ -262,14 +260,7 @@ def _wait_for_flower(port: int, process: Process, log: Path) -> None:
     def answers() -> bool:
         if process.poll() is not None:
             raise RuntimeError(f"Flower ended:\n{_last_words(log)}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthcheck", timeout=2):
-                return True
-        except urllib.error.HTTPError as exc:
-            exc.close()
-            return True
-        except OSError:
-            return False
+        return flower_answers(port)
 
     wait_until(answers, timeout_s=TIMEOUT_S, what="Flower")
 

@@ -1,4 +1,4 @@
-"""Processes on loopback that tests and benchmarks start: Redis, and systemd's end of sd_notify."""
+"""Processes on loopback that tests and benchmarks start, and systemd's end of sd_notify."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,18 @@ def wait_until(condition: Callable[[], Any], *, timeout_s: float = 20.0, what: s
             return value
         time.sleep(0.05)
     raise TimeoutError(f"{what} did not happen within {timeout_s:g} s")
+
+
+def flower_answers(port: int) -> bool:
+    """Whatever it says: an error is an answer too."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthcheck", timeout=2):
+            return True
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        return True
+    except OSError:
+        return False
 
 
 @dataclass

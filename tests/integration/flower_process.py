@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tests.integration.stage import Stage
-from tests.loopback import free_port, wait_until
+from tests.loopback import flower_answers, free_port, wait_until
 
 
 @dataclass
@@ -37,17 +35,7 @@ class Flower:
             self.process = subprocess.Popen(
                 [sys.executable, *words], env=self.stage.environ, stdout=log, stderr=log
             )
-        wait_until(self._answers, what="Flower")
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/healthcheck", timeout=2):
-                return True
-        except urllib.error.HTTPError as exc:
-            exc.close()
-            return True
-        except OSError:
-            return False
+        wait_until(lambda: flower_answers(self.port), what="Flower")
 
     def stop(self) -> None:
         if self.process is not None:
