@@ -1,19 +1,22 @@
 """How long it takes until what a victim held is back in its queue, as seen in Redis.
 
 The time runs from just before the kill to the first look at which the message is no longer the
-victim's. What the victim committed before it died was not recovered, and is no sample.
+victim's, without the seconds in which Redis was away on purpose. What the victim committed before
+it died was not recovered, and is no sample. Which bound a sample has to keep: `chaos.waits`.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import redis
+
+from chaos.waits import Kind, Outage, Sample, measure
 
 #: Seconds between two looks.
 PAUSE_S = 0.05
@@ -32,9 +35,6 @@ end
 return reply
 """
 
-#: `lease`: a frozen worker's, which the reaper gives back as it does a vanished host's.
-Kind = Literal["process", "host", "lease"]
-
 
 @dataclass(frozen=True, slots=True)
 class HeldMessage:
@@ -44,19 +44,6 @@ class HeldMessage:
     tag: str
     task_id: str
     deaths: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One message that was recovered."""
-
-    kind: Kind
-    fault: str
-    seconds: float
-    at_s: float
-    """When the victim was struck, monotonic."""
-    in_outage: bool
-    """Redis was away meanwhile, on purpose: nobody could have given it back."""
 
 
 @dataclass(slots=True)
@@ -81,20 +68,13 @@ def look(client: redis.Redis) -> list[HeldMessage]:
     ]
 
 
-def p95(seconds: Iterable[float]) -> float | None:
-    """The 95th percentile by nearest rank; None of nothing."""
-    ordered = sorted(seconds)
-    return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
-
-
 @dataclass(slots=True)
 class Watch:
     """Looks until it is closed; a context manager around its thread."""
 
     connect: Callable[[], redis.Redis]
     samples: list[Sample] = field(default_factory=list)
-    outages: list[tuple[float, float, str]] = field(default_factory=list)
-    """Begin and end of what took Redis away on purpose, monotonic; and from which holders."""
+    _outages: list[Outage] = field(default_factory=list)
     _victims: list[_Victim] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -116,6 +96,17 @@ class Watch:
         """These were held by what was struck at this moment."""
         with self._lock:
             self._victims += [_Victim(kind, fault, struck_at, message) for message in messages]
+
+    @contextlib.contextmanager
+    def outage(self, prefix: str = "", *, settles_s: float) -> Iterator[None]:
+        """Redis is away in this block for holders with this prefix: one host's, or all."""
+        outage = Outage(time.monotonic(), settles_s=settles_s, prefix=prefix)
+        with self._lock:
+            self._outages.append(outage)
+        try:
+            yield
+        finally:
+            outage.end = time.monotonic()
 
     def open_victims(self, fault: str = "") -> int:
         """How many messages have not come back yet."""
@@ -151,16 +142,10 @@ class Watch:
                 self._victims.remove(victim)
                 if mark == f"{message.holder} {message.tag}".encode() and there is None:
                     continue
-                self.samples.append(self._sample(victim, now))
-
-    def _sample(self, victim: _Victim, now: float) -> Sample:
-        in_outage = any(
-            begin < now and victim.struck_at < end and victim.message.holder.startswith(prefix)
-            for begin, end, prefix in self.outages
-        )
-        return Sample(
-            victim.kind, victim.fault, now - victim.struck_at, victim.struck_at, in_outage
-        )
+                wait = (victim.struck_at, now)
+                self.samples.append(
+                    measure(victim.kind, victim.fault, message.holder, wait, self._outages)
+                )
 
 
 def held_by(messages: Iterable[HeldMessage], prefix: str) -> list[HeldMessage]:

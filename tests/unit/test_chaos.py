@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.conclusion import describe, find_late
 from chaos.ledger import Book, Entry, Standing, read_book, stand
 from chaos.proxy import holder_in, split_requests
-from chaos.recovery import p95
 from chaos.schedule import (
     AT_THE_PROXY,
     FULL,
@@ -24,11 +25,13 @@ from chaos.schedule import (
     Strike,
     make_schedule,
 )
+from chaos.waits import P95_S, Bound, Kind, Outage, Sample, covered_s, measure, p95
 from chaos.witness import Evidence, examine, judge, read_commands
 from chaos.work import make_jobs
 from swarm.delivery import scripts
 
 HOSTS = ("worker1", "worker2")
+HOLDER = "worker1:browser:1:x"
 seeds = st.integers(min_value=0, max_value=10_000)
 plans = st.sampled_from([FULL, SHORT])
 
@@ -204,7 +207,7 @@ def test_another_kind_of_file_is_refused() -> None:
         list(read_commands(b"REDIS0010\r\n"))
 
 
-# -- the proxy's reading, and the percentile
+# -- the proxy's reading
 
 
 @given(st.integers(min_value=1, max_value=40))
@@ -227,8 +230,96 @@ def test_a_script_is_known_by_its_text_too() -> None:
     assert holder_in(take, scripts.COMMIT.sha) is None
 
 
+# -- how long a victim waited, and who had to give it back
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"), [([], None), ([2.0], 2.0), ([float(n) for n in range(100)], 94.0)]
 )
 def test_the_percentile_is_one_of_the_samples(seconds: list[float], expected: float | None) -> None:
     assert p95(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "back_at", "outages", "bound", "seconds"),
+    [
+        ("process", 101.0, [], "process", 1.0),
+        ("process", 101.0, [(101.5, 130.0)], "process", 1.0),
+        ("process", 120.0, [(104.0, 114.0)], "process", 10.0),
+        ("process", 101.0, [(60.0, 99.0)], "process", 1.0),
+        ("process", 140.0, [(90.0, 130.0)], "reaper", 10.0),
+        ("process", 140.0, [(102.0, 130.0)], "reaper", 12.0),
+        ("process", 140.0, [(90.0, 110.0), (105.0, 120.0), (130.0, 135.0)], "reaper", 15.0),
+        ("process", 110.0, [(99.0, math.inf)], "reaper", 0.0),
+        ("host", 190.0, [(120.0, 150.0)], "host", 60.0),
+        ("lease", 160.0, [], "reaper", 60.0),
+    ],
+    ids=[
+        "no outage",
+        "back before the outage",
+        "late before the outage began",
+        "the outage was over",
+        "struck in an outage",
+        "given back in an outage",
+        "several outages",
+        "the outage lasts",
+        "a host",
+        "a frozen worker",
+    ],
+)
+def test_an_outage_takes_its_own_time_off_a_wait_and_no_more(
+    kind: Kind, back_at: float, outages: list[tuple[float, float]], bound: Bound, seconds: float
+) -> None:
+    sample = measure(kind, "kill", HOLDER, (100.0, back_at), [Outage(*each) for each in outages])
+    assert (sample.bound, sample.seconds) == (bound, seconds)
+    assert sample.seconds + sample.away_s == back_at - 100.0
+
+
+def test_a_host_that_is_cut_off_excuses_its_own_victims_only() -> None:
+    outages = [Outage(90.0, 130.0, prefix="worker2:")]
+    here = measure("process", "kill", HOLDER, (100.0, 140.0), outages)
+    there = measure("process", "kill", "worker2:browser:1:x", (100.0, 140.0), outages)
+    assert (here.bound, here.seconds) == ("process", 40.0)
+    assert (there.bound, there.seconds) == ("reaper", 10.0)
+
+
+def test_the_time_in_which_clients_come_back_is_no_outage_but_changes_the_bound() -> None:
+    outages = [Outage(60.0, 99.0, settles_s=3.0)]
+    soon = measure("process", "kill", HOLDER, (100.0, 105.0), outages)
+    later = measure("process", "kill", HOLDER, (102.5, 105.0), outages)
+    assert (soon.bound, soon.seconds) == ("reaper", 5.0)
+    assert (later.bound, later.seconds) == ("process", 2.5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=6))
+def test_overlapping_outages_count_once(times: list[tuple[int, int]]) -> None:
+    outages = [Outage(min(pair), max(pair)) for pair in times]
+    seconds = {n for each in outages for n in range(int(each.begin), int(each.end))}
+    assert covered_s(outages, 10, 50) == len(seconds & set(range(10, 50)))
+
+
+def sample(bound: Bound, seconds: float, away_s: float = 0.0) -> Sample:
+    kind: Kind = "host" if bound == "host" else "process"
+    return Sample(kind, "kill_worker", bound, 0.0, away_s, seconds)
+
+
+@pytest.mark.parametrize("bound", ["process", "host", "reaper"])
+def test_each_bound_is_kept_by_its_own_samples(bound: Bound) -> None:
+    good = [sample("process", 1.0), sample("host", 60.0), sample("reaper", 60.0)]
+    assert find_late(good, host_killed=True) == []
+    (problem,) = find_late([*good, sample(bound, P95_S[bound] + 1)], host_killed=True)
+    assert f"expected p95 <= {P95_S[bound]:g} s" in problem
+
+
+def test_what_was_struck_in_an_outage_proves_nothing_about_the_3_s() -> None:
+    (problem,) = find_late([sample("reaper", 1.0)], host_killed=False)
+    assert problem.endswith("got nothing measured")
+
+
+def test_no_sample_is_left_untold() -> None:
+    samples = [sample("process", 1.25), sample("reaper", 4.5, 30.25), sample("host", 61.0)]
+    told = "\n".join(describe(samples))
+    assert "kill_worker: 1.25 s" in told
+    assert "kill_worker: 4.50 (+30.25 away) s" in told
+    assert "kill_worker: 61.00 s" in told
+    assert told.count("1 back, p95") == 3

@@ -1,0 +1,128 @@
+"""The lab before a run and after it: at rest, with the proxy, and the file that is the witness."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from chaos.faults.release import remove_next
+from chaos.field import CONTROL, HERE, REDIS_PORT, WORKERS, Field
+from chaos.proxy import Shas, TrapProxy
+from chaos.recovery import look
+from chaos.schedule import Schedule
+from lab.commands import LabError
+
+QUEUES = ("browser", "analysis")
+REST_TIMEOUT_S = 90.0
+_APPEND_ONLY = "/var/lib/redis/appendonlydir"
+
+
+@contextlib.contextmanager
+def ground_prepared(ground: Field) -> Iterator[None]:
+    """At rest before; as it was deployed afterwards."""
+    ground.until_redis_answers()
+    until_at_rest(ground)
+    try:
+        yield
+    finally:
+        for host in WORKERS:
+            remove_next(ground, host)
+            ground.on(host, "systemctl reset-failed 'celery-*' || true")
+        with contextlib.closing(ground.redis()) as client:
+            client.config_set("auto-aof-rewrite-percentage", 100)
+
+
+def until_at_rest(ground: Field) -> None:
+    """Until nothing is left of what ran here before, some of which the reaper may have to return.
+
+    Raises:
+        LabError: something stays.
+    """
+    deadline = time.monotonic() + REST_TIMEOUT_S
+    while left := leftovers(ground):
+        if time.monotonic() > deadline:
+            raise LabError(f"the lab is not at rest after {REST_TIMEOUT_S:g} s: {left}")
+        time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def the_proxy(ground: Field, schedule: Schedule) -> Iterator[TrapProxy]:
+    """In front of one host's workers, which are led to it and away again."""
+    restart = "systemctl try-restart 'celery-*'"
+    shas = deployed_scripts(ground)
+    with TrapProxy(HERE, (str(CONTROL.address), REDIS_PORT), shas) as proxy:
+        try:
+            ground.lead_through(schedule.proxied, proxy.port)
+            ground.on(schedule.proxied, restart)
+            yield proxy
+        finally:
+            ground.lead_straight(schedule.proxied, proxy.port)
+            ground.on(schedule.proxied, restart)
+
+
+def deployed_scripts(ground: Field) -> Shas:
+    """Of the release on the lab, which need not be that of this tree."""
+    code = "from swarm.delivery.scripts import *; print(TAKE.sha, COMMIT.sha)"
+    take, commit = ground.on(CONTROL.name, f"/opt/swarm/current/bin/python -c '{code}'").split()
+    return Shas(take, commit)
+
+
+def begin_file(ground: Field) -> str:
+    """Start a new append-only file; the name of its base tells it from later ones."""
+    with contextlib.closing(ground.redis()) as client:
+        client.bgrewriteaof()
+        deadline = time.monotonic() + 30
+        while True:
+            told: Any = client.info("persistence")
+            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+                break
+            if time.monotonic() > deadline:
+                raise LabError("Redis did not rewrite its append-only file within 30 s")
+            time.sleep(0.1)
+    ground.keep_append_only_file()
+    return base_of(ground)
+
+
+def base_of(ground: Field) -> str:
+    """The file that Redis reads before what was appended; each rewrite makes a new one."""
+    return ground.on(CONTROL.name, f"ls {_APPEND_ONLY}/*.base.*")
+
+
+def read_file(ground: Field, base: str) -> bytes:
+    """What was appended since `begin_file`.
+
+    Raises:
+        LabError: it was rewritten, so that it no longer tells everything.
+    """
+    if base_of(ground) != base:
+        raise LabError("Redis has rewritten its append-only file: the witness is gone")
+    ssh = ["ssh", "-F", str(ground.state.ssh_config), CONTROL.name]
+    done = subprocess.run(
+        [*ssh, f"cat $(ls -v {_APPEND_ONLY}/*.incr.aof)"],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+def leftovers(ground: Field) -> dict[str, int]:
+    """What waits, is scheduled, held, or dead; nothing at rest."""
+    with contextlib.closing(ground.redis()) as client:
+        waiting = sum(int(client.llen(key)) for queue in QUEUES for key in queue_keys(queue))
+        scheduled = sum(int(client.zcard(f"swarm:scheduled:{queue}")) for queue in QUEUES)
+        counts = {
+            "waiting": waiting,
+            "scheduled": scheduled,
+            "held": len(look(client)),
+            "dead": int(client.hlen("swarm:dead")),
+        }
+    return {name: count for name, count in counts.items() if count}
+
+
+def queue_keys(queue: str) -> list[str]:
+    """The lists of a queue, one for each of kombu's priorities."""
+    return [queue, *(f"{queue}\x06\x16{priority}" for priority in (3, 6, 9))]

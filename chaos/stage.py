@@ -1,0 +1,59 @@
+"""What a fault gets to see and to touch, and the tasks that faults submit themselves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import redis
+from kombu.exceptions import OperationalError
+
+from chaos.field import Field
+from chaos.ledger import Book, Entry
+from chaos.producers import Producers
+from chaos.proxy import TrapProxy
+from chaos.recovery import Watch
+from chaos.schedule import Fault, Schedule
+from swarm.celery_app import app
+
+
+@dataclass(slots=True)
+class Stage:
+    """All that a fault can touch."""
+
+    field: Field
+    schedule: Schedule
+    proxy: TrapProxy
+    watch: Watch
+    producers: Producers
+    book: Book
+    """Of the tasks that faults submit themselves."""
+    _sent: int = 0
+
+    def send(self, task: str, argument: object, kind: str) -> bool:
+        """Submit one task and write it down; False when Redis is full.
+
+        Raises:
+            OperationalError, redis.RedisError: the broker is away; it is written down as unknown.
+        """
+        # Numbers that no producer has.
+        number = -1 - self._sent
+        self._sent += 1
+        signature = app.signature(task, args=(argument,))
+        task_id = signature.freeze().id
+        self.book.write(Entry(number, "sending", kind, (task_id,)))
+        try:
+            signature.apply_async()
+        except OperationalError as exc:
+            if isinstance(exc.__cause__, redis.exceptions.OutOfMemoryError):
+                self.book.write(Entry(number, "refused", kind, (task_id,)))
+                return False
+            raise
+        self.book.write(Entry(number, "accepted", kind, (task_id,)))
+        return True
+
+
+def wait_for_reaper(stage: Stage, fault: Fault, until: float) -> None:
+    """Until others have what its victims held, or until this moment, monotonic."""
+    while stage.watch.open_victims(fault) and time.monotonic() < until:
+        time.sleep(0.2)
