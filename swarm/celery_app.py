@@ -45,11 +45,11 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
-        # A task is acknowledged when it is done, and handed out again if its worker died.
+        # A task is over when it is committed, and given back if its worker died.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
-        # Celery would kill what runs when the broker blinks; we let it finish and acknowledge.
+        # Celery would kill what runs when the broker blinks; it may finish, and commit later.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # What runs when a connection is lost keeps its place (swarm.delivery.transport, QoS).
         "worker_enable_prefetch_count_reduction": False,

@@ -131,7 +131,7 @@ def result(task_id: str, wait_s: float) -> None:
 
 @cli.group()
 def dead() -> None:
-    """Tasks that could not be done: killed three workers, unknown here, or unreadable."""
+    """Tasks that could not be done: three workers died under them, unknown here, or unreadable."""
 
 
 _NAMES = click.argument("names", metavar="[ID]...", nargs=-1)
@@ -205,6 +205,8 @@ def _dead_letters() -> Iterator[DeadLetters]:
     try:
         with connect(broker) as client:
             yield DeadLetters(client)
+    except redis.ResponseError as exc:
+        raise BrokerAwayError(f"{broker.address} refused: {exc}") from exc
     except redis.RedisError as exc:
         raise BrokerAwayError(f"{broker.address} did not answer: {exc}") from exc
 

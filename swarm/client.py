@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from swarm.analysis.model import parse_analysis_job
 from swarm.browse.model import parse_browser_job
 from swarm.delivery.message import IDEMPOTENCY_HEADER
+from swarm.delivery.transport import RefusedError
 from swarm.errors import BrokerAwayError, ConfigError, DuplicateTaskError, Problem
 from swarm.settings import TaskType
 
@@ -63,8 +64,9 @@ class Client:
         Raises:
             ConfigError: the payload is wrong; every wrong field is named. Or no pool of
                 config.yaml runs such tasks.
-            BrokerAwayError: the broker could not be reached, nothing was queued; or it broke
-                off, and then the message says that the task may be queued, and its id.
+            BrokerAwayError: the broker could not be reached or refused the task, nothing was
+                queued; or it broke off, and then the message says that the task may be queued,
+                and its id.
         """
         _PARSERS[task_type](payload)
         # Celery would put it into the default queue, for workers that cannot do it.
@@ -86,6 +88,10 @@ class Client:
                 )
         except DuplicateTaskError as exc:
             return exc.task_id
+        except RefusedError as exc:
+            raise BrokerAwayError(
+                f"the broker refused the task, nothing was queued: {exc}"
+            ) from exc
         except _AWAY as exc:
             if connected:
                 message = f"the broker broke off; task {task_id} may or may not be queued: {exc}"

@@ -35,7 +35,10 @@ class DuplicateTaskError(PermanentError):
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
-        super().__init__(f"the idempotency key belongs to task {task_id}")
+        super().__init__(task_id)
+
+    def __str__(self) -> str:
+        return f"the idempotency key belongs to task {self.task_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class ConfigError(SwarmError):
 
     exit_status = 2
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        """With the problems; with their text where Celery makes it anew from a stored result."""
+        self.problems = () if isinstance(problems, str) else tuple(problems)
+        super().__init__(
+            problems if isinstance(problems, str) else "\n".join(map(str, self.problems))
+        )

@@ -115,9 +115,10 @@ class ScalerSettings(_Section):
     """Age in seconds beyond which an instance's own report is not believed. Instances write at
     least every 5 s."""
     survey_interval_s: float = Field(default=300.0, ge=10)
-    """Seconds between two surveys of the broker while nothing is amiss. Each costs one request;
-    while a host is away they come every 10 s, whatever stands here. A survey gives back what
-    vanished workers held, and notices tasks that wait although an instance says it is idle."""
+    """Seconds between two surveys of the broker at rest, one request each. They come every 30 s
+    while all of a pool is busy or tasks run without a lease, every 10 s while a host is away. A
+    survey gives back what vanished workers held, and notices tasks that wait although an instance
+    says it is idle."""
     zero_check_s: float = Field(default=60.0, ge=1)
     """Longest time in seconds between two looks at the queues of a pool of which nothing runs, at
     one request each, when the broker cannot announce a task by itself: while scheduled tasks lie

@@ -52,6 +52,10 @@ CLAIM_S = 24 * 3600
 _BINDINGS_S = 1200
 
 
+class RefusedError(OperationalError):
+    """The broker has answered, and did not accept the message."""
+
+
 class Channel(kombu_redis.Channel):
     """A channel whose messages move by scripts."""
 
@@ -126,10 +130,11 @@ class Channel(kombu_redis.Channel):
             try:
                 claimed_by = scripts.PUBLISH.run(client, *arguments)
             except redis.exceptions.OutOfMemoryError as exc:
-                raise OperationalError(
-                    "the broker's memory is full, the task was not accepted; tasks are still "
-                    "being done, try again later"
+                raise RefusedError(
+                    "its memory is full; tasks are still being done, try again later"
                 ) from exc
+            except redis.exceptions.ResponseError as exc:
+                raise RefusedError(str(exc)) from exc
             except self.connection_errors:
                 # A connection that died unnoticed since its last use. The guard makes a
                 # repetition harmless, the time limit keeps the producer's promise.

@@ -101,3 +101,22 @@ def test_a_lost_answer_is_not_called_nothing_queued(redis: RedisServer) -> None:
     finally:
         app.close()
         proxy.close()
+
+
+@pytest.mark.parametrize("refusal", ["memory is full", "NOPERM|no permissions"])
+def test_a_refused_task_is_called_not_queued(redis: RedisServer, refusal: str) -> None:
+    url = redis.url
+    with redis.connect() as direct:
+        if refusal == "memory is full":
+            direct.config_set("maxmemory", 1)
+        else:
+            direct.acl_setuser("reader", enabled=True, passwords=["+p"], categories=["+@read"])
+            url = f"redis://reader:p@127.0.0.1:{redis.port}/0"
+        app = Celery("test", set_as_current=False)
+        app.conf.update(celery_configuration(make_settings(), Broker("primary", url)))
+        try:
+            with pytest.raises(BrokerAwayError, match=f"nothing was queued: .*({refusal})"):
+                Client(app).submit("browser", {"url": "http://h/", "actions": [{"kind": "text"}]})
+            assert direct.exists("browser") == 0
+        finally:
+            app.close()
