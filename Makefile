@@ -69,8 +69,8 @@ restore: setup ## Give Redis in INVENTORY what the file BACKUP holds
 
 ##@ Checks
 .PHONY: test
-test: setup ## Run every check below, then print each one's closing line
-	@CI=true .ci/stages lint types unit contract integration upstream molecule faults
+test: setup ## Lint, types, every test and a short chaos; then each one's closing line
+	@CI=true .ci/stages lint types unit contract integration upstream molecule faults chaos-short
 
 .PHONY: lint
 lint: setup ## Style of Python, YAML, Ansible and shell; import layers
