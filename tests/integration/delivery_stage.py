@@ -14,8 +14,18 @@ from swarm.delivery import keys
 from swarm.environment import read_broker
 from tests.integration.stage import Stage
 from tests.integration.worker_process import WorkerProcess
+from tests.loopback import wait_until
 
 TASKS = "tests.integration.delivery_tasks"
+#: At one moment: a message that moves from one place to another is missed by looks at each.
+_LEFT = """
+local left = redis.call('ZCARD', 'swarm:scheduled:analysis')
+for _, pattern in ipairs({'analysis*', 'swarm:held:*'}) do
+  for _, key in ipairs(redis.call('KEYS', pattern)) do
+    left = left + redis.call('LLEN', key)
+  end
+end
+return left"""
 
 
 class DeliveryStage:
@@ -51,6 +61,15 @@ class DeliveryStage:
     def waiting(self) -> int:
         with self.stage.redis.connect() as redis:
             return int(redis.llen("analysis"))
+
+    def scheduled(self) -> int:
+        with self.stage.redis.connect() as redis:
+            return int(redis.zcard("swarm:scheduled:analysis"))
+
+    def wait_idle(self) -> None:
+        """Until every task has ended, and what it led to."""
+        with self.stage.redis.connect() as redis:
+            wait_until(lambda: redis.eval(_LEFT, 0) == 0, timeout_s=5, what="an end of every task")
 
     def give_back(self, invocation: str, number: int = 1) -> subprocess.CompletedProcess[str]:
         """What the unit's ExecStopPost runs."""

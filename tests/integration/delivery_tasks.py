@@ -95,16 +95,17 @@ def ignore() -> None:
 
 
 @app.task(name="analysis.reject", bind=True)
-def reject(self: Any) -> str:
-    _ran("reject")
-    if not self.request.delivery_info.get("redelivered") and _runs_of("reject") == 1:
+def reject(self: Any, word: str) -> bool:
+    """Whether it knows that it has come before."""
+    _ran(word)
+    if _runs_of(word) == 1:
         raise Reject("once more", requeue=True)
-    return "at last"
+    return bool(self.request.delivery_info.get("redelivered"))
 
 
 def _runs_of(word: str) -> int:
     with open(os.environ["RUNS"], encoding="utf-8") as runs:  # noqa: PTH123
-        return runs.read().split().count(word)
+        return runs.read().splitlines().count(word)
 
 
 @app.task(name="analysis.replace", bind=True)

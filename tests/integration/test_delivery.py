@@ -33,9 +33,7 @@ def _nothing_stays_held(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "lab" in request.fixturenames:
         lab: DeliveryStage = request.getfixturevalue("lab")
-        wait_until(
-            lambda: lab.waiting() == lab.held() == 0, timeout_s=5, what="an end of every task"
-        )
+        lab.wait_idle()
 
 
 # -- canvas
@@ -46,9 +44,10 @@ def test_a_result_comes_back(lab: DeliveryStage) -> None:
 
 
 def test_a_result_may_be_ignored(lab: DeliveryStage) -> None:
-    result = lab.send("silent", f"silent {time.time()}")
-    wait_until(lambda: any(run.startswith("silent") for run in lab.runs()), what="the run")
-    wait_until(lambda: lab.held() == 0, what="its commit")
+    word = f"silent {time.time()}"
+    result = lab.send("silent", word)
+    wait_until(lambda: word in lab.runs(), what="the run")
+    lab.wait_idle()
     assert result.state == "PENDING"
 
 
@@ -64,9 +63,12 @@ def test_a_chain_hands_results_on(lab: DeliveryStage) -> None:
 
 
 def test_a_chain_ends_with_its_first_failure(lab: DeliveryStage) -> None:
+    before = len(lab.runs())
     result = chain(lab.task("add", 1, 2), lab.task("fail"), lab.task("add", 4)).apply_async()
     with pytest.raises(ValueError, match="as told"):
         result.get(timeout=10)
+    lab.wait_idle()
+    assert lab.runs()[before:] == ["add 1 2", "fail"]
 
 
 def test_a_group_gives_every_result(lab: DeliveryStage) -> None:
@@ -78,6 +80,7 @@ def test_a_chord_is_completed_once(lab: DeliveryStage) -> None:
     before = lab.runs().count("total")
     result = chord([lab.task("add", n, 1) for n in range(8)])(lab.task("total"))
     assert result.get(timeout=20) == sum(range(1, 9))
+    lab.wait_idle()
     assert lab.runs().count("total") == before + 1
 
 
@@ -86,9 +89,12 @@ def test_a_chord_of_one_is_completed(lab: DeliveryStage) -> None:
 
 
 def test_a_chord_fails_with_a_part_of_it(lab: DeliveryStage) -> None:
+    before = lab.runs().count("total")
     result = chord([lab.task("add", 1, 1), lab.task("fail")])(lab.task("total"))
     with pytest.raises(Exception, match="as told"):
         result.get(timeout=20)
+    lab.wait_idle()
+    assert lab.runs().count("total") == before
 
 
 def test_a_chord_in_a_chain_hands_on(lab: DeliveryStage) -> None:
@@ -130,6 +136,7 @@ def test_a_result_that_cannot_be_encoded_is_a_failure(lab: DeliveryStage) -> Non
     result = lab.send("huge", link=lab.task("note", "never", immutable=True))
     with pytest.raises(Exception, match=r"JSON|serializ"):
         result.get(timeout=10)
+    lab.wait_idle()
     assert "never" not in lab.runs()
 
 
@@ -141,15 +148,17 @@ def test_retries_count_and_end(lab: DeliveryStage) -> None:
 
 
 def test_retries_give_up(lab: DeliveryStage) -> None:
+    before = len(lab.runs())
     with pytest.raises(ValueError, match="not yet"):
         lab.send("flaky", 9, 0.0).get(timeout=15)
+    assert lab.runs()[before:] == [f"flaky {retries}" for retries in range(6)]
 
 
 def test_a_countdown_is_kept_and_holds_nothing(lab: DeliveryStage) -> None:
     started_at = time.monotonic()
     result = lab.send("note", f"later {started_at}", countdown=1.5)
     time.sleep(0.5)
-    assert lab.held() == 0
+    assert (lab.scheduled(), lab.held()) == (1, 0)
     result.get(timeout=10)
     assert 1.4 <= time.monotonic() - started_at < 2.5
 
@@ -186,7 +195,9 @@ def test_an_ignored_task_ends(lab: DeliveryStage) -> None:
 
 
 def test_a_rejected_task_comes_again(lab: DeliveryStage) -> None:
-    assert lab.send("reject").get(timeout=10) == "at last"
+    word = f"reject {time.time()}"
+    assert lab.send("reject", word).get(timeout=10) is True
+    assert lab.runs().count(word) == 2
 
 
 def test_a_more_urgent_task_is_done_first(lab: DeliveryStage) -> None:

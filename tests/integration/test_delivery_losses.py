@@ -102,7 +102,11 @@ def test_a_stop_returns_what_was_taken_and_not_begun(own: DeliveryStage) -> None
 @pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
 def test_an_idle_worker_stops_at_once(own: DeliveryStage, pool: str) -> None:
     worker = own.worker(CELERY_POOL=pool)
-    time.sleep(1)
+    with own.stage.redis.connect() as redis:
+        wait_until(
+            lambda: any(client["cmd"] == "blpop" for client in redis.client_list()),
+            what="its wait for work",
+        )
     started_at = time.monotonic()
     worker.process.terminate()
     assert worker.wait_exit() == 0

@@ -8,12 +8,12 @@ import pytest
 import redis
 
 from tests.loopback import REDIS, RedisServer
+from tests.programs import need
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if not REDIS.exists():
-        pytest.skip(f"{REDIS} is not installed (Debian package redis-tools)")
+    need(REDIS, "redis-tools")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server

@@ -84,6 +84,14 @@ def due_in(seconds: float) -> str:
     return str(int((datetime.now(UTC) + timedelta(seconds=seconds)).timestamp() * 1000))
 
 
+def let_pass(client: redis.Redis, seconds: float, queue: str = "q") -> None:
+    """What is scheduled is due that much sooner, as if so much time had gone by."""
+    scheduled = f"swarm:scheduled:{queue}"
+    members: Any = client.zrange(scheduled, 0, -1)
+    for member in members:
+        client.zincrby(scheduled, -seconds * 1000, member)
+
+
 def taken(client: redis.Redis, task_id: str = "task") -> Outcome:
     tag = publish(client, task_id=task_id)
     take(client)
