@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from chaos.proxy import Shas, TrapProxy
 from chaos.recovery import look
 from chaos.schedule import Schedule
 from lab.commands import LabError
+from lab.pages import DEFAULT_PORT
 
 QUEUES = ("browser", "analysis")
+
 REST_TIMEOUT_S = 90.0
 _APPEND_ONLY = "/var/lib/redis/appendonlydir"
 
@@ -24,6 +27,7 @@ _APPEND_ONLY = "/var/lib/redis/appendonlydir"
 def ground_prepared(ground: Field) -> Iterator[None]:
     """At rest before; as it was deployed afterwards."""
     ground.until_redis_answers()
+    require_pages()
     until_at_rest(ground)
     try:
         yield
@@ -33,6 +37,21 @@ def ground_prepared(ground: Field) -> Iterator[None]:
             ground.on(host, "systemctl reset-failed 'celery-*' || true")
         with contextlib.closing(ground.redis()) as client:
             client.config_set("auto-aof-rewrite-percentage", 100)
+
+
+def require_pages() -> None:
+    """Without them every page fails fast, and a run would prove little.
+
+    Raises:
+        LabError: nobody serves them.
+    """
+    try:
+        socket.create_connection((str(CONTROL.address), DEFAULT_PORT), timeout=2).close()
+    except OSError as exc:
+        raise LabError(
+            f"the lab serves no pages ({exc}): "
+            "run `make demo`, `make molecule` or the playbook lab/pages.yml"
+        ) from exc
 
 
 def until_at_rest(ground: Field) -> None:
