@@ -18,7 +18,6 @@ from lab.commands import LabError
 from lab.pages import DEFAULT_PORT
 
 QUEUES = ("browser", "analysis")
-
 REST_TIMEOUT_S = 90.0
 _APPEND_ONLY = "/var/lib/redis/appendonlydir"
 
