@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from swarm.analysis.model import parse_analysis_job
 from swarm.browse.model import parse_browser_job
 from swarm.delivery.message import IDEMPOTENCY_HEADER
-from swarm.delivery.transport import RefusedError
+from swarm.delivery.publish import RefusedError
 from swarm.errors import BrokerAwayError, ConfigError, DuplicateTaskError, Problem
 from swarm.settings import TaskType
 

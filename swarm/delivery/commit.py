@@ -20,15 +20,14 @@ log = logging.getLogger(__name__)
 DONE_S = 24 * 3600
 #: Bounds of the pause between two attempts to commit, in seconds.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
-#: Replies that mean "not now". The protocol has no other sign of them than their first word.
-_PASSING_REFUSALS = ("LOADING", "MISCONF", "READONLY", "MASTERDOWN", "TRYAGAIN", "OOM")
 
 
 def commit(outcome: Outcome, client: redis.Redis, *, is_patient: bool) -> None:
     """End a task in one step.
 
     A task's own process is patient, and tries until the broker takes it: it has nothing better to
-    do, and the task's time limit over it. A parent goes on, and its holder tells the broker later.
+    do, and the task's time limit over it. A parent goes on, and its holder tells
+    the broker later.
 
     Raises:
         redis.RedisError: a refusal that lasts; the message is still held.
@@ -39,7 +38,7 @@ def commit(outcome: Outcome, client: redis.Redis, *, is_patient: bool) -> None:
     try:
         run()
     except (redis.RedisError, OSError) as exc:
-        if not _is_passing(exc):
+        if not scripts.is_passing(exc):
             raise
         log.warning(
             "a task's end waits for the broker",
@@ -49,7 +48,7 @@ def commit(outcome: Outcome, client: redis.Redis, *, is_patient: bool) -> None:
             _persist(run)
         else:
             holder.tell_later(outcome.tag, run)
-    outcome.committed = True
+    outcome.is_closed = True
 
 
 def _run(client: redis.Redis, task_id: str, arguments: list[Any]) -> None:
@@ -57,7 +56,7 @@ def _run(client: redis.Redis, task_id: str, arguments: list[Any]) -> None:
     if answer in {b"gone", b"duplicate"}:
         log.warning(
             "a task's end came too late and changed nothing: %s",
-            "its message was given to another worker"
+            "its message is no longer this worker's"
             if answer == b"gone"
             else "another message of the same task is committed",
             extra={"fields": {"task_id": task_id}},
@@ -71,20 +70,8 @@ def _persist(run: Callable[[], object]) -> None:
         try:
             run()
         except (redis.RedisError, OSError) as exc:
-            if not _is_passing(exc):
+            if not scripts.is_passing(exc):
                 raise
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         else:
             return
-
-
-def _is_passing(exc: Exception) -> bool:
-    """Whether the broker may take it later."""
-    if isinstance(exc, redis.exceptions.ResponseError):
-        return str(exc).startswith(_PASSING_REFUSALS) or isinstance(
-            exc,
-            redis.exceptions.BusyLoadingError
-            | redis.exceptions.ReadOnlyError
-            | redis.exceptions.OutOfMemoryError,
-        )
-    return True

@@ -22,6 +22,7 @@ from uuid import uuid4
 import redis
 
 from swarm.delivery import keys
+from swarm.delivery.scripts import is_passing
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ RENEWAL_S = 20.0
 #: Seconds something is held before it needs a lease. Shorter tasks never pay for one.
 LEASE_AFTER_S = 15.0
 #: Bounds of the pause between two attempts to tell the broker, in seconds.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
 
 #: Something to be told to the broker; safe to repeat.
 Telling = Callable[[], object]
@@ -83,20 +84,39 @@ class Holder:
         self.running: Callable[[], set[str]] = lambda: set(self.delivered) - self.dirty
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
+        self._client: redis.Redis | None = None
         self._since: dict[str, float] = {}
         self._untold: dict[str, Telling] = {}
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
         self._teller: threading.Thread | None = None
 
-    def took(self, tag: str, connect: Callable[[], redis.Redis]) -> None:
+    @property
+    def client(self) -> redis.Redis:
+        """With connections of its own, because channels come and go.
+
+        Raises:
+            RuntimeError: nothing was taken yet.
+        """
+        if self._client is None:
+            raise RuntimeError("only who has taken something has something to tell")
+        return self._client
+
+    def took(self, tag: str, connect: Callable[[], redis.Redis], *, again: bool) -> None:
+        """Hold a message; `again` if somebody, perhaps this holder, had it before.
+
+        The script that took it has then set a lease, which is to be kept from now on: to the
+        reaper two takings by one holder look like one.
+        """
         with self._lock:
-            self._since[tag] = time.monotonic()
+            self._since[tag] = float("-inf") if again else time.monotonic()
             # It went back after all, and came again.
             self._untold.pop(tag, None)
+            if self._client is None:
+                self._client = connect()
             if self._keeper is None:
                 self._keeper = threading.Thread(
-                    target=self._keep_lease, args=(connect(),), name="lease", daemon=True
+                    target=self._keep_lease, args=(self._client,), name="lease", daemon=True
                 )
                 self._keeper.start()
 
@@ -117,8 +137,28 @@ class Holder:
         with self._lock:
             self._untold[tag] = telling
             if self._teller is None or not self._teller.is_alive():
-                self._teller = threading.Thread(target=self._tell, name="teller", daemon=True)
+                self._teller = threading.Thread(target=self._keep_telling, name="tell", daemon=True)
                 self._teller.start()
+
+    def tell_now(self) -> bool:
+        """Tell the broker what it could not be told before; False if it still cannot."""
+        with self._lock:
+            untold = list(self._untold.items())
+        for tag, telling in untold:
+            fields: dict[str, Any] = {"tag": tag}
+            try:
+                telling()
+            except Exception as exc:
+                fields["reason"] = str(exc)
+                if is_passing(exc):
+                    log.warning("the broker is still to be told", extra={"fields": fields})
+                    return False
+                # It goes back when this process connects anew or ends, or by the reaper.
+                log.exception("the broker refuses to be told", extra={"fields": fields})
+            with self._lock:
+                if self._untold.get(tag) is telling:
+                    del self._untold[tag]
+        return True
 
     @property
     def untold(self) -> set[str]:
@@ -155,34 +195,20 @@ class Holder:
                 renewed = False
             else:
                 renewed = True
+        client.close()
 
-    def _next_untold(self) -> tuple[str, Telling] | None:
-        with self._lock:
-            entry = next(iter(self._untold.items()), None)
-            if entry is None:
-                # Whoever adds one from here on starts another thread.
-                self._teller = None
-            return entry
-
-    def _tell(self) -> None:
+    def _keep_telling(self) -> None:
         pause_s = _FIRST_PAUSE_S
-        while (entry := self._next_untold()) is not None:
-            tag, telling = entry
-            if self._closed.wait(pause_s):
-                return
-            try:
-                telling()
-            except (redis.RedisError, OSError) as exc:
-                log.warning(
-                    "the broker could not be told of a task's end yet",
-                    extra={"fields": {"tag": tag, "reason": str(exc)}},
-                )
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            else:
-                pause_s = 0.0
+        while not self._closed.wait(pause_s):
+            if self.tell_now():
+                pause_s = _FIRST_PAUSE_S
                 with self._lock:
-                    if self._untold.get(tag) is telling:
-                        del self._untold[tag]
+                    if not self._untold:
+                        # Whoever adds something from here on starts another thread.
+                        self._teller = None
+                        return
+            else:
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 _worker: Holder | None = None

@@ -35,7 +35,8 @@ class Outcome:
     successors: list[Successor] = field(default_factory=list)
     goes_on: bool = False
     """Others answer for the task from here: it is retried or replaced."""
-    committed: bool = False
+    is_closed: bool = False
+    """It is committed, or handed over to be."""
 
     @property
     def is_last(self) -> bool:
@@ -131,7 +132,7 @@ def outcome_of(request: Any, *, anew: bool = False) -> Outcome | None:
     if tag is None:
         return None
     outcome: Outcome | None = getattr(request, "outcome", None)
-    if outcome is None or (anew and not outcome.committed):
+    if outcome is None or (anew and not outcome.is_closed):
         outcome = Outcome(tag, request.id)
         request.outcome = outcome
     return outcome
@@ -153,7 +154,7 @@ def end() -> None:
 def collected(request: Any, *, anew: bool = False) -> Iterator[Outcome | None]:
     """Collect for the request inside, and go on as before afterwards."""
     outcome = outcome_of(request, anew=anew)
-    if outcome is None or outcome.committed:
+    if outcome is None or outcome.is_closed:
         yield None
         return
     token = _collecting.set(outcome)

@@ -28,7 +28,11 @@ class QoS(virtual.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         super().append(message, delivery_tag)
-        self.channel.holder.took(delivery_tag, self.channel.connect_anew)
+        self.channel.holder.took(
+            delivery_tag,
+            self.channel.connect_anew,
+            again=bool(message.delivery_info.get("redelivered")),
+        )
 
     def ack(self, delivery_tag: str) -> None:
         if not self.channel.serves_worker:
@@ -50,23 +54,27 @@ class QoS(virtual.QoS):
         self._ended(delivery_tag)
 
     def _release(self, tag: str, mode: Mode, reason: str) -> None:
-        """Now, or for a worker later: Celery logs that it could not be done, and forgets it."""
-        holder, connect = self.channel.holder, self.channel.connect_anew
+        """Let go of a message; for a worker now or later.
 
-        def release_anew() -> None:
-            with connect() as client:
-                release(client, str(holder.name), mode, reason, choice="only", needles=[tag])
+        Celery rejects through the channel that brought the message, which may be closed by now,
+        and is content with a log line when that fails.
+        """
+        holder = self.channel.holder
+        if not holder.serves_worker:
+            self.channel.release(tag, mode, reason)
+            return
+
+        def let_go() -> None:
+            release(holder.client, str(holder.name), mode, reason, choice="only", needles=[tag])
 
         try:
-            self.channel.release(tag, mode, reason)
+            let_go()
         except (redis.RedisError, OSError) as exc:
-            if not holder.serves_worker:
-                raise
             log.warning(
                 "a task could not be given back, tried again until it is",
                 extra={"fields": {"tag": tag, "reason": str(exc)}},
             )
-            holder.tell_later(tag, release_anew)
+            holder.tell_later(tag, let_go)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Nothing: what a holder had is released by the transport's own ways."""

@@ -86,7 +86,7 @@ class ResultBackend(celery_redis.RedisBackend):
         """Called when the trace of a task is over: ends what ended without a result."""
         outcome = outcomes.collecting()
         outcomes.end()
-        if outcome is not None and not outcome.committed:
+        if outcome is not None and not outcome.is_closed:
             commit(outcome, self.client, is_patient=True)
         super().process_cleanup()
 

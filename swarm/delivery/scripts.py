@@ -42,6 +42,22 @@ class Script:
         return ("EVAL", self.text, 0, *arguments)
 
 
+#: First words of replies that mean "not now".
+_PASSING_REFUSALS = (
+    *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
+    *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
+)
+
+
+def is_passing(exc: Exception) -> bool:
+    """Whether a script that ended so may run later as it is."""
+    if isinstance(exc, redis.exceptions.ResponseError):
+        return (exc.status_code or str(exc).split(" ", 1)[0]) in _PASSING_REFUSALS
+    return isinstance(
+        exc, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError
+    )
+
+
 def _load(name: str, *, drains: bool) -> Script:
     flags = " flags=allow-oom" if drains else ""
     body = (_LUA / f"{name}.lua").read_text(encoding="utf-8")

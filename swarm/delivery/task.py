@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import celery
-from celery.exceptions import Reject
+from celery.exceptions import ImproperlyConfigured, Reject
 
 from swarm.delivery import outcome as outcomes
 
@@ -15,6 +15,21 @@ class Task(celery.Task[Any, Any]):
 
     abstract = True
     Request = "swarm.delivery.request:Request"
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Called when the task's settings are known.
+
+        Raises:
+            ImproperlyConfigured: unlike the others it wants to be acknowledged before it runs, and
+                would then be held without a lease.
+        """
+        super().on_bound(app)
+        if app.conf.task_acks_late and not cls.acks_late:
+            raise ImproperlyConfigured(
+                f"task {cls.name}: acks_late is False, but every task here is over when it is "
+                "committed; remove it, and make its body harmless to repeat"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request: Any = self.request

@@ -20,17 +20,17 @@ from typing import Any
 
 import redis
 from celery.exceptions import ImproperlyConfigured
-from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
 from swarm.brokers import QUIET, SOCKET_TIMEOUT_S
 from swarm.delivery import keys, outcome, release, scripts
+from swarm.delivery.connections import abortive
 from swarm.delivery.holder import Holder
 from swarm.delivery.message import decode, idempotency_key, is_due, successor_for
+from swarm.delivery.publish import publish
 from swarm.delivery.qos import QoS
-from swarm.errors import DuplicateTaskError
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +41,9 @@ WAIT_S = 240
 _LOOK_S = 3600
 #: Seconds until the reply to a script counts as overdue.
 _REPLY_S = 3.0
-#: Seconds after which a second attempt to publish would exceed what a producer is promised.
-_RETRY_WITHIN_S = 0.5
-#: Seconds in which a repeated publish is recognised.
-_GUARD_S = 60
-#: Seconds for which an idempotency key keeps its task.
-CLAIM_S = 24 * 3600
 #: Seconds between two looks at expiring bindings, of which only Flower has any. Each look sweeps,
 #: which is a command.
 _BINDINGS_S = 1200
-
-
-class RefusedError(OperationalError):
-    """The broker has answered, and did not accept the message."""
 
 
 class Channel(kombu_redis.Channel):
@@ -104,47 +94,17 @@ class Channel(kombu_redis.Channel):
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         successor = successor_for(key, message)
-        if not outcome.collect(successor):
-            self._publish(
+        if outcome.collect(successor):
+            return
+        with self.conn_or_acquire() as client:
+            publish(
+                client,
                 successor,
                 tag=message["properties"]["delivery_tag"],
-                queue=queue,
                 idempotency_key=idempotency_key(message),
             )
-
-    def _publish(
-        self, successor: outcome.Successor, *, tag: str, queue: str, idempotency_key: str
-    ) -> None:
-        started = time.monotonic()
-        arguments = (
-            tag,
-            successor.key,
-            successor.message,
-            successor.due,
-            idempotency_key,
-            CLAIM_S,
-            successor.task_id,
-            _GUARD_S,
-        )
-        with self.conn_or_acquire() as client:
-            try:
-                claimed_by = scripts.PUBLISH.run(client, *arguments)
-            except redis.exceptions.OutOfMemoryError as exc:
-                raise RefusedError(
-                    "its memory is full; tasks are still being done, try again later"
-                ) from exc
-            except redis.exceptions.ResponseError as exc:
-                raise RefusedError(str(exc)) from exc
-            except self.connection_errors:
-                # A connection that died unnoticed since its last use. The guard makes a
-                # repetition harmless, the time limit keeps the producer's promise.
-                if time.monotonic() - started > _RETRY_WITHIN_S:
-                    raise
-                claimed_by = scripts.PUBLISH.run(client, *arguments)
             # Only for a queue that has x-expires.
             self._maybe_update_queues_expire(client, queue)
-        if claimed_by:
-            raise DuplicateTaskError(bytes_to_str(claimed_by))
 
     # -- consuming; kombu's poller calls these where it would send and read BRPOP
 
@@ -165,9 +125,10 @@ class Channel(kombu_redis.Channel):
         left when the broker could not be told of their end.
         """
         holder = self.holder
-        running = holder.running()
+        holder.tell_now()
+        running = holder.running() | holder.untold
         with self.conn_or_acquire() as client:
-            release.settle(client, holder.name, self.active_queues, running | holder.untold)
+            release.settle(client, holder.name, self.active_queues, running)
         holder.keep_only(running)
 
     def _interrupt(self) -> None:
@@ -195,7 +156,8 @@ class Channel(kombu_redis.Channel):
             self._ask_for_messages(queues)
         else:
             self.brpop_timeout = wait_s
-            connection.send_command("BLPOP", *map(keys.bell, queues), round(wait_s, 3))
+            # 0 would mean for ever.
+            connection.send_command("BLPOP", *map(keys.bell, queues), max(0.001, round(wait_s, 3)))
 
     def _wait_s(self, timeout: float | None) -> float:
         wait_s = timeout or self.connection.wait_s
@@ -227,7 +189,8 @@ class Channel(kombu_redis.Channel):
                     self._look = reply is not None or self._is_look_due()
                     if reply is None:
                         raise Empty
-                    # At once: another turn of the loop would take longer than the reply does.
+                    # At once: another turn of the loop would take longer than the reply does. It
+                    # is waited for, which stock Celery does too, for its unacked hash.
                     self._ask_for_messages(self._queue_cycle.consume(len(self.active_queues)))
                     reply = self.client.parse_response(connection, "EVALSHA")
             except redis.exceptions.NoScriptError:
@@ -334,6 +297,7 @@ class Channel(kombu_redis.Channel):
         # Without them a connection that died in silence is waited for without end.
         if parameters.get("socket_timeout") is None:
             parameters["socket_timeout"] = SOCKET_TIMEOUT_S
+        parameters["connection_class"] = abortive(parameters["connection_class"])
         return parameters
 
 

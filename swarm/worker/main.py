@@ -98,10 +98,11 @@ def _make_worker(environment: WorkerEnvironment) -> Any:
 
 def _give_back(broker: Broker) -> None:
     """Return what was taken while the worker was told to stop, and never begun."""
-    holder = str(worker_holder().name)
+    holder = worker_holder()
+    holder.tell_now()
     try:
         with connect(broker) as client:
-            release(client, holder, "return", "its worker stopped", choice="all")
+            release(client, str(holder.name), "return", "its worker stopped", choice="all")
     except redis.RedisError as exc:
         log.warning(
             "what this instance holds is not given back yet; its next start or the reaper does it",

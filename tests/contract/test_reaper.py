@@ -143,6 +143,7 @@ def test_the_third_death_makes_a_dead_letter(rig: Rig) -> None:
             (int(death < DEATHS), int(death == DEATHS))
         ]
         scripts.TAKE.run(rig.admin, GONE, 1, "0", "browser", "browser")
+        rig.admin.delete(keys.lease(GONE))
     assert rig.admin.hexists(keys.DEAD, "t1")
     assert rig.admin.get("celery-task-meta-id-t1") is not None
 
@@ -227,7 +228,7 @@ def test_a_holder_of_ours_keeps_its_lease_before_the_reaper_gives_it_up(
     broker = parse_broker("primary", rig.server.url("worker"), variable="REDIS_URL")
     holder = Holder(HolderName("h1:browser:1:", "a", is_unit=True))
     rig.take("t1")
-    holder.took("t1", lambda: connect(broker))
+    holder.took("t1", lambda: connect(broker), again=False)
     reaper = Reaper(
         lambda: connect(parse_broker("primary", rig.server.url("scaler"), variable="REDIS_URL")),
         ["browser"],

@@ -95,9 +95,10 @@ def ignore() -> None:
 
 
 @app.task(name="analysis.reject", bind=True)
-def reject(self: Any, word: str) -> bool:
+def reject(self: Any, word: str, seconds: float = 0.0) -> bool:
     """Whether it knows that it has come before."""
     _ran(word)
+    time.sleep(seconds)
     if _runs_of(word) == 1:
         raise Reject("once more", requeue=True)
     return bool(self.request.delivery_info.get("redelivered"))

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -173,6 +174,33 @@ def test_connections_cut_during_a_task_neither_repeat_nor_lose_it(own: DeliveryS
     wait_until(lambda: own.held() == 0, what="its commit")
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_task_is_given_back_after_its_connection_is_gone(own: DeliveryStage, pool: str) -> None:
+    """Celery rejects through the channel that brought the message, which is closed by then."""
+    worker = own.worker(CELERY_POOL=pool, CELERY_CONCURRENCY="2")
+    kills = pool == "prefork"
+    result = own.send("note", "word", 5.0) if kills else own.send("reject", "word", 5.0)
+    wait_until(lambda: own.runs() == ["word"], what="its run")
+    children = psutil.Process(worker.process.pid).children()
+    with own.stage.redis.connect() as redis:
+        waiting = _connections_that_wait(redis)
+        for connection in redis.client_list():
+            if int(connection["id"]) != redis.client_id():
+                redis.client_kill_filter(_id=connection["id"])
+        wait_until(lambda: _connections_that_wait(redis) - waiting, what="its new connection")
+    if kills:
+        for child in children:
+            child.kill()
+    assert result.get(timeout=20) == ("word" if kills else True)
+    assert own.runs() == ["word", "word"]
+    assert worker.process.poll() is None
+    wait_until(lambda: own.held() == 0, what="its end")
+
+
+def _connections_that_wait(redis: Any) -> set[str]:
+    return {each["id"] for each in redis.client_list() if each["cmd"] == "blpop"}
+
+
 def _freeze(own: DeliveryStage, redis: RedisServer) -> None:
     """Stop Redis from answering; all but the connections on which workers wait are closed."""
     with own.stage.redis.connect() as client:
@@ -184,21 +212,28 @@ def _freeze(own: DeliveryStage, redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("end", ["killed", "limited"])
+@pytest.mark.parametrize("how", ["frozen", "stopped"])
 def test_an_end_that_redis_could_not_be_told_is_told_when_it_answers_again(
-    durable: tuple[DeliveryStage, RedisServer], end: str
+    durable: tuple[DeliveryStage, RedisServer], how: str, end: str
 ) -> None:
-    """The connection on which the worker waits outlives the pause, so nothing else returns it."""
+    """A frozen one keeps the connection on which the worker waits: it does not connect anew."""
     stage, redis = durable
     worker = stage.worker()
     result = stage.send("hard") if end == "limited" else stage.send("note", "word", 6.0)
     wait_until(lambda: len(stage.runs()) == 1, what="its run")
     child = psutil.Process(worker.process.pid).children()[0]
-    _freeze(stage, redis)
+    if how == "frozen":
+        _freeze(stage, redis)
+    else:
+        redis.stop()
     if end == "killed":
         child.kill()
-    time.sleep(9)
-    assert redis.process is not None
-    redis.process.send_signal(signal.SIGCONT)
+    time.sleep(9 if how == "frozen" else 5)
+    if how == "frozen":
+        assert redis.process is not None
+        redis.process.send_signal(signal.SIGCONT)
+    else:
+        redis.start()
     if end == "killed":
         wait_until(lambda: len(stage.runs()) == 2, what="its second run")
         with redis.connect() as client:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import ImproperlyConfigured
 
 from swarm.brokers import Broker
 from swarm.celery_app import celery_configuration
@@ -41,6 +42,18 @@ def test_a_task_is_acknowledged_when_it_is_done() -> None:
     assert settings["task_acks_late"]
     assert settings["task_reject_on_worker_lost"]
     assert settings["worker_prefetch_multiplier"] == 1
+
+
+def test_a_task_that_would_be_acknowledged_before_it_runs_is_refused() -> None:
+    app = Celery("test", set_as_current=False, task_cls="swarm.delivery.task:Task")
+    app.conf.update(configuration())
+
+    @app.task(name="browser.early", acks_late=False)
+    def early() -> None: ...
+
+    with pytest.raises(ImproperlyConfigured, match=r"task browser\.early: acks_late is False"):
+        app.finalize()
+    app.close()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarm.delivery import scripts
 from swarm.delivery.holder import LEASE_AFTER_S, LEASE_S, RENEWAL_S
 from swarm.delivery.survey import (
     Attention,
@@ -60,6 +61,7 @@ def test_the_durations_are_those_that_holders_keep() -> None:
     # One renewal may fail, first or later.
     assert LEASE_AFTER_S + 2 * RENEWAL_S < LEASE_S
     assert RHYTHM.close_s + PATIENCE.slow_s < PATIENCE.gap_s
+    assert f"local LEASE_TTL = {LEASE_S} " in scripts.TAKE.text
 
 
 T = held("t")
@@ -174,6 +176,8 @@ class Broker:
 
     outages: list[tuple[float, float]]
     lease_until: dict[str, float] = field(default_factory=dict)
+    returned: list[str] = field(default_factory=list)
+    """What somebody held before, and whoever takes it next has a lease for."""
 
     def is_there(self, now: float) -> bool:
         return not any(begin <= now < end for begin, end in self.outages)
@@ -199,11 +203,17 @@ class Worker:
         for tag in [tag for tag, end in self.ends.items() if end <= now and there]:
             del self.ends[tag], self.since[tag]
             self.held.discard(tag)
+            if self.chance.random() < 0.3:
+                # Its process died, or it was rejected.
+                self.broker.returned.append(tag)
         if there and len(self.held) < 2 and self.chance.random() < 0.05:
             self.count += 1
-            tag = f"{self.name}-{self.count}"
+            tag, since = f"{self.name}-{self.count}", now
+            if self.broker.returned:
+                tag, since = self.broker.returned.pop(), float("-inf")
+                self.broker.lease_until[self.name] = now + LEASE_S
             self.held.add(tag)
-            self.since[tag] = now
+            self.since[tag] = since
             length = self.chance.choice([0.3, 3, 12, 20, 40, 70, 300])
             self.ends[tag] = now + length * self.chance.uniform(0.5, 1.5)
         if now >= self.next_tick:

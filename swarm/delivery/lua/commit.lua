@@ -22,9 +22,13 @@ local finished = redis.call('GET', done)
 if not envelope then
   return finished == mark and 'again' or 'gone'
 end
-redis.call('LREM', held, 1, envelope)
-redis.call('DEL', 'swarm:deaths:' .. tag)
+-- Comes last: an error undoes nothing, and what is still held is done again.
+local function let_go()
+  redis.call('LREM', held, 1, envelope)
+  redis.call('DEL', 'swarm:deaths:' .. tag)
+end
 if finished then
+  let_go()
   return 'duplicate'
 end
 
@@ -68,6 +72,7 @@ while at <= #ARGV do
     at = at + 7
   end
 end
+let_go()
 if done_ttl ~= '0' then
   redis.call('SET', done, mark, 'EX', done_ttl)
 end

@@ -73,6 +73,8 @@ local function is_final(value)
   return status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
 end
 
+local LEASE_TTL = 60 -- swarm.delivery.holder.LEASE_S
+
 -- Tell everybody who waits for a result: subscribers, and those who left a mailbox.
 local ANSWER_TTL = 120
 local function answer(key, value)

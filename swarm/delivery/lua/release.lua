@@ -32,7 +32,8 @@ local function bury(key, message, why, history)
     key = key, reason = why, at = now_ms(), history = history, message = message,
   }))
   redis.call('DEL', 'swarm:deaths:' .. tag)
-  if id ~= '' then
+  -- Another message of the same task may be committed; its result stands.
+  if id ~= '' and redis.call('EXISTS', 'swarm:done:' .. id) == 0 then
     -- Whoever waits for the result is told; a replay takes it back.
     local result = 'celery-task-meta-' .. id
     local rest = cjson.encode({
@@ -61,7 +62,6 @@ for at = #envelopes, 1, -1 do
   local chosen = choice == 'all' or is_named(envelope) == (choice ~= 'except')
   if chosen then
     local key, message = open(envelope)
-    redis.call('LREM', held, -1, envelope)
     local why, history = reason, {}
     local forgotten = mode == 'forget'
     local poisoned = mode == 'dead'
@@ -87,6 +87,8 @@ for at = #envelopes, 1, -1 do
       touched[queue_of(key)] = true
       returned = returned + 1
     end
+    -- Comes last: an error undoes nothing, and rather two have a message than nobody.
+    redis.call('LREM', held, -1, envelope)
   end
 end
 

@@ -6,9 +6,9 @@ if not letter then
   return 0
 end
 local entry = cjson.decode(letter)
-redis.call('HDEL', 'swarm:dead', ARGV[1])
-if entry.task_id ~= '' then
+if entry.task_id ~= '' and redis.call('EXISTS', 'swarm:done:' .. entry.task_id) == 0 then
   redis.call('DEL', 'celery-task-meta-' .. entry.task_id)
 end
 enqueue(entry.key, entry.message, '')
+redis.call('HDEL', 'swarm:dead', ARGV[1])
 return 1

@@ -18,6 +18,7 @@ end
 
 local taken = {}
 local count = 0
+local is_leased = false
 for at = 5, #ARGV do
   local key = ARGV[at]
   while count < most do
@@ -25,7 +26,12 @@ for at = 5, #ARGV do
     if not message then
       break
     end
-    redis.call('RPUSH', held, key .. '\n' .. message)
+    local answer = redis.pcall('RPUSH', held, key .. '\n' .. message)
+    if type(answer) == 'table' and answer.err then
+      redis.call('RPUSH', key, message)
+      return answer
+    end
+    is_leased = is_leased or string.find(message, REDELIVERED, 1, true) ~= nil
     count = count + 1
     taken[#taken + 1] = key
     taken[#taken + 1] = message
@@ -34,6 +40,10 @@ for at = 5, #ARGV do
 end
 if count > 0 then
   redis.call('HSET', 'swarm:holders', holder, joined)
+end
+if is_leased then
+  -- To the reaper two takings by one holder look like one.
+  redis.call('SET', 'swarm:lease:' .. holder, '1', 'EX', LEASE_TTL)
 end
 
 -- Whoever has room left goes on waiting and watches the schedule; a watcher that is full hands

@@ -10,7 +10,7 @@ import redis
 from swarm.delivery import scripts
 from swarm.delivery.dead import DeadLetters, NoSuchLetterError
 from swarm.delivery.release import DEATHS, release
-from tests.contract.delivery.messages import ME, publish, take, taken, waiting
+from tests.contract.delivery.messages import ME, commit, publish, take, taken, waiting
 
 
 def test_the_third_death_makes_a_dead_letter(client: redis.Redis) -> None:
@@ -43,6 +43,18 @@ def test_what_is_no_message_is_kept_whole_and_can_be_replayed(
     assert letter.reason == "unreadable"
     assert DeadLetters(client).replay(letter)
     assert client.rpop("q") == raw
+
+
+def test_a_committed_result_outlives_another_message_of_its_task(client: redis.Redis) -> None:
+    done = taken(client, "task")
+    done.store("celery-task-meta-task", "done", 60)
+    assert commit(client, done) == "committed"
+    again = taken(client, "task")
+    release(client, ME, "dead", "rejected", choice="only", needles=[again.tag])
+    (letter,) = DeadLetters(client).all()
+    assert client.get("celery-task-meta-task") == b"done"
+    DeadLetters(client).replay(letter)
+    assert client.get("celery-task-meta-task") == b"done"
 
 
 def test_a_replayed_letter_may_die_three_times_again(client: redis.Redis) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from swarm.delivery import keys
-from swarm.delivery.holder import HolderName
+from swarm.delivery.holder import LEASE_S, HolderName
 from swarm.delivery.release import release, settle
 from tests.contract.delivery.messages import (
     ME,
@@ -53,6 +53,16 @@ def test_a_holder_with_a_lease_is_not_robbed(client: redis.Redis) -> None:
     assert release(client, ME, "died", "gone", choice="unleased", needles=[tag]) == (0, 0)
     client.delete(keys.lease(ME))
     assert release(client, ME, "died", "gone", choice="unleased", needles=[tag]) == (1, 0)
+
+
+def test_who_takes_again_what_came_back_has_a_lease_at_once(client: redis.Redis) -> None:
+    """To the reaper it is the same message with the same holder."""
+    tag = publish(client)
+    take(client)
+    assert client.exists(keys.lease(ME)) == 0
+    release(client, ME, "died", "its process died", choice="only", needles=[tag])
+    take(client)
+    assert client.ttl(keys.lease(ME)) > LEASE_S - 5
 
 
 def test_releasing_what_is_not_held_does_nothing(client: redis.Redis) -> None:

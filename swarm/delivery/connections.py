@@ -1,0 +1,26 @@
+"""Connections of a channel that leave nothing behind when they close."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+#: `struct linger`: on, for 0 s.
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+def abortive(connection_class: type[Any]) -> type[Any]:
+    """Connections that take back, as they close, what the server has not got yet.
+
+    Else the system goes on sending it: after a network's outage a question for messages, or a
+    release, would arrive behind those of the connection that took this one's place.
+    """
+
+    class AbortiveConnection(connection_class):
+        def _connect(self) -> Any:
+            connected = super()._connect()
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            return connected
+
+    return AbortiveConnection
