@@ -27,7 +27,7 @@ from chaos.schedule import FULL, SHORT, Plan, make_schedule
 from chaos.stage import Stage
 from chaos.witness import examine, read_commands
 from lab.commands import LabError
-from lab.demo import use_lab_settings
+from lab.hosts import use_lab_settings
 from lab.state import State, default_directory
 from swarm.celery_app import app
 from swarm.errors import SwarmError

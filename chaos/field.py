@@ -16,7 +16,7 @@ import redis
 from chaos.processes import Unit, find_units
 from chaos.recovery import HeldMessage, held_by, look
 from lab.commands import LabError, run
-from lab.demo import on_host
+from lab.hosts import on_host
 from lab.state import State
 from lab.topology import HOSTS, SUBNET
 

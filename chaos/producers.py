@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.ledger import Entry, read_book
-from lab.demo import REPOSITORY
+from lab.hosts import REPOSITORY
 
 COUNT = 3
 #: Seconds to wait for a moment in which a producer is submitting.

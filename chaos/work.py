@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from lab.demo import PAGES_URL
+from lab.hosts import PAGES_URL
 
 Kind = Literal["page", "slow", "flaky", "analysis", "keyed", "countdown", "chain", "chord"]
 

@@ -7,7 +7,6 @@ succeeded and the pool grew and shrank as it should.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.commands import LabError, run, run_logged
+from lab.commands import LabError, run_logged
+from lab.hosts import PAGES_URL, on_host, use_lab_settings
 from lab.state import State, default_directory
 from lab.topology import HOSTS
 from lab.watch import Glance, Tasks, header, progress_bar, watch
@@ -24,8 +24,6 @@ from swarm.celery_app import app
 from swarm.client import Client
 from swarm.errors import SwarmError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES_URL = "http://pages.lab:8080"
 BROWSER_TASKS = 200
 #: Pages of the demo site; odd ones answer after one to three seconds.
 PAGES = 40
@@ -55,7 +53,7 @@ def demonstrate(state: State) -> int:
     deploy(state)
     use_lab_settings(state)
     tasks = Tasks(Client(app))
-    glances = settle(state)
+    glances = wait_until_at_rest(state)
     smallest = glances[-1].total
     print(f"\nSubmitting {BROWSER_TASKS} browser tasks on {PAGES_URL}/page/1 to {PAGES}")
     since = time.monotonic()
@@ -110,16 +108,8 @@ def deploy(state: State) -> None:
         print(f"  in {time.monotonic() - started:.0f} s, all of it in {log}", flush=True)
 
 
-def use_lab_settings(state: State) -> None:
-    """Submit as any producer would: with the fleet's config.yaml and the broker's address."""
-    config = state.directory / "config.yaml"
-    config.write_text(on_host(state, "control", "cat /etc/swarm/config.yaml"), encoding="utf-8")
-    os.environ["SWARM_CONFIG"] = str(config)
-    os.environ["REDIS_URL"] = on_host(state, "control", "cat /etc/swarm/credentials/redis-url")
-
-
-def settle(state: State) -> list[Glance]:
-    """Wait until the pool is at rest: nothing waits, as many run as are desired."""
+def wait_until_at_rest(state: State) -> list[Glance]:
+    """Until nothing waits, and as many run as are desired."""
     since = time.monotonic()
     for glance in watch(str(state.ssh_config), POOL, since=since, pause_s=1):
         if glance.waiting == 0 and glance.total == glance.desired and glance.total <= 1:
@@ -258,11 +248,6 @@ Try
 
 The lab runs on; `make down` removes it.
 """)
-
-
-def on_host(state: State, host: str, command: str) -> str:
-    """What a command prints on one of the lab's hosts."""
-    return run(["ssh", "-F", str(state.ssh_config), host, command], timeout_s=60).strip()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.commands import LabError, run
-from lab.demo import PAGES_URL, on_host, use_lab_settings
+from lab.hosts import PAGES_URL, on_host, use_lab_settings
 from lab.state import State, default_directory
 from lab.watch import Glance, look
 from swarm.celery_app import app

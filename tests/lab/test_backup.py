@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.commands import run
-from lab.demo import REPOSITORY
+from lab.hosts import REPOSITORY
 from tests.lab.conftest import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
