@@ -2,5 +2,5 @@
 
 A program of its own, as `lab` and `bench` are, and not a test: it takes a seed, tells its story
 while it runs, and its last line is one JSON object. What decides (schedule, work, witness, waits)
-is pure; what breaks things (faults, proxy, field) knows nothing of what is right.
+is pure; what breaks things (faults, proxy, deployed_lab) knows nothing of what is right.
 """

@@ -16,15 +16,21 @@ from uuid import uuid4
 
 import redis
 
-from chaos.conclusion import Outcome, conclude
-from chaos.field import WORKERS, Field
-from chaos.ground import begin_file, ground_prepared, leftovers, read_file, the_proxy
-from chaos.ledger import Book, read_book, stand
+from chaos.conclusion import RunRecord, conclude
+from chaos.deployed_lab import WORKERS, DeployedLab
+from chaos.fault_context import FaultContext
 from chaos.play import Story, drain, finish, play
+from chaos.preparation import (
+    begin_append_only_file,
+    lab_prepared,
+    leftovers,
+    read_append_only_file,
+    trap_proxy,
+)
 from chaos.producers import Producers
 from chaos.recovery import Watch
 from chaos.schedule import FULL, SHORT, Plan, make_schedule
-from chaos.stage import Stage
+from chaos.submissions import SubmissionLog, read_submissions, resolve_statuses
 from chaos.witness import examine, read_commands
 from lab.commands import LabError
 from lab.hosts import use_lab_settings
@@ -53,17 +59,18 @@ def main() -> int:
 def run(state: State, seed: int, plan: Plan) -> int:
     """One run."""
     use_lab_settings(state)
-    ground = Field(state)
+    lab = DeployedLab(state)
     schedule = make_schedule(seed, plan, (WORKERS[0], WORKERS[1]))
-    with tempfile.TemporaryDirectory(prefix="chaos-") as directory, ground_prepared(ground):
-        file = begin_file(ground)
-        with the_proxy(ground, schedule) as proxy, Watch(ground.redis) as watch:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as directory, lab_prepared(lab):
+        base = begin_append_only_file(lab)
+        with trap_proxy(lab, schedule) as proxy, Watch(lab.redis) as watch:
             tasks = int(plan.tasks * SURPLUS)
             producers = Producers(
                 Path(directory), seed, tasks, uuid4().hex, 0.95 * schedule.lasts_s
             )
-            book = Path(directory) / "faults"
-            stage = Stage(ground, schedule, proxy, watch, producers, Book(book))
+            faults_log = Path(directory) / "faults"
+            submissions = SubmissionLog(faults_log)
+            context = FaultContext(lab, schedule, proxy, watch, producers, submissions)
             story = Story()
             story.tell(
                 f"seed {seed}: {tasks} tasks and {len(schedule.strikes)} faults in "
@@ -71,20 +78,20 @@ def run(state: State, seed: int, plan: Plan) -> int:
             )
             try:
                 producers.start()
-                play(stage, story)
+                play(context, story)
                 finish(producers, story)
-                replayed = drain(ground, story)
+                replayed = drain(lab, story)
             finally:
                 producers.stop()
-            standing = stand([*producers.entries(), *read_book(book)])
-            evidence = examine(read_commands(read_file(ground, file)))
-            left = leftovers(ground)
+            statuses = resolve_statuses([*producers.entries(), *read_submissions(faults_log)])
+            evidence = examine(read_commands(read_append_only_file(lab, base)))
+            left = leftovers(lab)
             samples, never_back = list(watch.samples), watch.open_victims()
             return conclude(
                 plan,
                 schedule,
                 story,
-                Outcome(standing, evidence, samples, never_back, replayed, left),
+                RunRecord(statuses, evidence, samples, never_back, replayed, left),
             )
 
 

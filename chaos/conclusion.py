@@ -7,18 +7,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chaos.ledger import Standing
 from chaos.play import Story
 from chaos.schedule import Plan, Schedule
+from chaos.submissions import FinalStatuses
 from chaos.waits import P95_S, Bound, Sample, p95
 from chaos.witness import Evidence, Verdict, judge
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunRecord:
     """All that a run has left behind."""
 
-    standing: Standing
+    statuses: FinalStatuses
     evidence: Evidence
     samples: Sequence[Sample]
     never_back: int
@@ -27,17 +27,17 @@ class Outcome:
     left: dict[str, int]
 
 
-def conclude(plan: Plan, schedule: Schedule, story: Story, outcome: Outcome) -> int:
+def conclude(plan: Plan, schedule: Schedule, story: Story, record: RunRecord) -> int:
     """Tell what came out, and whether it is good."""
-    verdict = judge(outcome.standing, outcome.evidence)
-    tell(verdict, outcome, story)
+    verdict = judge(record.statuses, record.evidence)
+    tell(verdict, record, story)
     summary = {
         "accepted": verdict.accepted,
         "committed": verdict.committed,
         "lost": len(verdict.lost),
         "committed_twice": len(verdict.committed_twice),
-        "recovery_process_p95_s": rounded(p95_of(outcome.samples, "process")),
-        "recovery_host_p95_s": rounded(p95_of(outcome.samples, "host")),
+        "recovery_process_p95_s": rounded(p95_of(record.samples, "process")),
+        "recovery_host_p95_s": rounded(p95_of(record.samples, "host")),
         "faults": dict(sorted(story.struck.items())),
         "seed": schedule.seed,
     }
@@ -50,11 +50,11 @@ def conclude(plan: Plan, schedule: Schedule, story: Story, outcome: Outcome) -> 
     ]
     if verdict.accepted < plan.tasks:
         problems.append(f"{verdict.accepted} tasks accepted, expected {plan.tasks} or more")
-    if outcome.left:
-        problems.append(f"left in Redis: {outcome.left}")
-    if outcome.never_back:
-        problems.append(f"{outcome.never_back} messages of victims never came back")
-    problems += find_late(outcome.samples, host_killed="kill_host" in planned)
+    if record.left:
+        problems.append(f"left in Redis: {record.left}")
+    if record.never_back:
+        problems.append(f"{record.never_back} messages of victims never came back")
+    problems += find_late(record.samples, host_killed="kill_host" in planned)
     for problem in problems:
         print(f"chaos: {problem}", flush=True)
     print(json.dumps(summary))
@@ -87,18 +87,18 @@ def rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 2)
 
 
-def tell(verdict: Verdict, outcome: Outcome, story: Story) -> None:
+def tell(verdict: Verdict, record: RunRecord, story: Story) -> None:
     """What the last line has no room for."""
-    takes = outcome.evidence.takes
+    takes = record.evidence.takes
     print(
         f"\n{takes.total()} times a worker took a task, {verdict.retaken} tasks were taken more "
         f"than once; {verdict.failed} ended with a failure, {verdict.void} were not due as one "
         f"before them in a chain had failed\n"
         f"{verdict.unknown} tasks of which their producer does not know whether they were "
         f"accepted: {verdict.unknown_committed} of them are committed, each once\n"
-        f"{verdict.burials} dead letters, {outcome.replayed} replayed"
+        f"{verdict.burials} dead letters, {record.replayed} replayed"
     )
-    for line in describe(outcome.samples):
+    for line in describe(record.samples):
         print(line)
     print(f"in {time.monotonic() - story.begun:.0f} s\n", flush=True)
 

@@ -7,12 +7,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from chaos.deployed_lab import CONTROL, DeployedLab, MissedError
+from chaos.fault_context import FaultContext
 from chaos.faults import FAULTS
-from chaos.field import CONTROL, Field, MissedError
-from chaos.ground import leftovers
+from chaos.preparation import leftovers
 from chaos.producers import Producers
 from chaos.schedule import Strike
-from chaos.stage import Stage
 
 DRAIN_TIMEOUT_S = 240
 
@@ -29,21 +29,23 @@ class Story:
         print(f"{time.monotonic() - self.begun:>6.1f} s  {line}", flush=True)
 
 
-def play(stage: Stage, story: Story) -> None:
+def play(context: FaultContext, story: Story) -> None:
     """Strike as scheduled, each fault in a thread of its own; returns when all are undone."""
     threads = []
-    for strike in stage.schedule.strikes:
+    for strike in context.schedule.strikes:
         time.sleep(max(0.0, story.begun + strike.at_s - time.monotonic()))
-        thread = threading.Thread(target=_strike, args=(stage, strike, story), name=strike.fault)
+        thread = threading.Thread(
+            target=_carry_out, args=(context, strike, story), name=strike.fault
+        )
         thread.start()
         threads.append(thread)
     for thread in threads:
         thread.join()
 
 
-def _strike(stage: Stage, strike: Strike, story: Story) -> None:
+def _carry_out(context: FaultContext, strike: Strike, story: Story) -> None:
     try:
-        what = FAULTS[strike.fault](stage, strike)
+        what = FAULTS[strike.fault](context, strike)
     except MissedError as exc:
         story.tell(f"{strike.fault}: missed, {exc}")
     except Exception as exc:  # noqa: BLE001 - told, and the run fails for it
@@ -64,15 +66,15 @@ def finish(producers: Producers, story: Story) -> None:
     story.tell("all is submitted")
 
 
-def drain(ground: Field, story: Story) -> int:
+def drain(lab: DeployedLab, story: Story) -> int:
     """Wait until nothing is left, replaying dead letters; returns how many there were."""
     replayed = 0
     quiet = 0
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
     while quiet < 3 and time.monotonic() < deadline:
-        left = leftovers(ground)
+        left = leftovers(lab)
         if set(left) == {"dead"}:
-            told = ground.on(CONTROL.name, "swarm dead replay --all")
+            told = lab.on(CONTROL.name, "swarm dead replay --all")
             replayed += len(told.splitlines())
         quiet = 0 if left else quiet + 1
         time.sleep(0.5)

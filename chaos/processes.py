@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -61,19 +62,13 @@ class Unit:
             and not each.command.startswith("/bin/sh")
         )
 
-    def send(self, number: signal.Signals, processes: Iterable[Process] | None = None) -> None:
-        """Signal all of them, or these."""
+    def send_signal(
+        self, number: signal.Signals, processes: Iterable[Process] | None = None
+    ) -> None:
+        """To all of them, or to these; one that is gone already is passed over."""
         for process in self.processes if processes is None else processes:
-            strike(process, number)
-
-
-def strike(process: Process, number: signal.Signals) -> bool:
-    """Send a signal; False when the process is gone already."""
-    try:
-        os.kill(process.pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
 
 def find_units(host: str, container_id: str) -> dict[str, Unit]:

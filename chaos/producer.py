@@ -16,7 +16,7 @@ from celery import Signature, chain, chord
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from chaos.ledger import Book, Entry, Word, read_book
+from chaos.submissions import Entry, SubmissionLog, SubmissionStatus, read_submissions
 from chaos.work import Job, Step, make_jobs
 from swarm.celery_app import app
 from swarm.client import Client
@@ -36,10 +36,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--begun", type=float, required=True, help="epoch seconds of the first job")
     parser.add_argument("--run", required=True)
-    parser.add_argument("--book", type=Path, required=True)
+    parser.add_argument("--submissions", type=Path, required=True)
     options = parser.parse_args()
-    begun_before = {entry.job for entry in read_book(options.book)}
-    book = Book(options.book)
+    begun_before = {entry.job for entry in read_submissions(options.submissions)}
+    log = SubmissionLog(options.submissions)
     jobs = make_jobs(options.seed, options.tasks, options.run)
     at_once = int(AT_ONCE * len(jobs))
     pace_s = options.seconds / (len(jobs) - at_once)
@@ -47,18 +47,18 @@ def main() -> int:
         if job.number not in begun_before:
             at_s = max(0, job.number - at_once) * pace_s
             time.sleep(max(0.0, options.begun + at_s - time.time()))
-            submit(book, job)
-    book.close()
+            submit(log, job)
+    log.close()
     return 0
 
 
-def submit(book: Book, job: Job) -> None:
+def submit(log: SubmissionLog, job: Job) -> None:
     """Send until it is accepted, or until nobody can tell whether it was."""
 
-    def say(word: Word, ids: tuple[str, ...] = job.ids) -> None:
-        book.write(Entry(job.number, word, job.kind, ids))
+    def note(status: SubmissionStatus, ids: tuple[str, ...] = job.ids) -> None:
+        log.write(Entry(job.number, status, job.kind, ids))
 
-    say("sending")
+    note("sending")
     while True:
         if job.kind == "keyed":
             # With a key it is safe to ask again, whatever became of the first attempt. The
@@ -68,17 +68,17 @@ def submit(book: Book, job: Job) -> None:
             except BrokerAwayError:
                 time.sleep(PAUSE_S)
                 continue
-            say("accepted", (task_id,))
+            note("accepted", (task_id,))
             return
         try:
             send(job)
         except DuplicateTaskError:
-            say("accepted")
+            note("accepted")
         except (OperationalError, RedisError, OSError):
             # It may be queued, and asking again might queue it twice.
-            say("unknown")
+            note("unknown")
         else:
-            say("accepted")
+            note("accepted")
         return
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.ledger import Entry, read_book
+from chaos.submissions import Entry, read_submissions
 from lab.hosts import REPOSITORY
 
 COUNT = 3
@@ -18,7 +18,7 @@ _PATIENCE_S = 5.0
 
 @dataclass(slots=True)
 class Producers:
-    """Their processes and their books."""
+    """Their processes and their logs."""
 
     directory: Path
     seed: int
@@ -32,26 +32,28 @@ class Producers:
     def start(self) -> None:
         self._processes = [self._start(share) for share in range(COUNT)]
 
-    def book(self, share: int) -> Path:
+    def submissions(self, share: int) -> Path:
         return self.directory / f"producer-{share}"
 
     def entries(self) -> list[Entry]:
-        return [entry for share in range(COUNT) for entry in read_book(self.book(share))]
+        return [
+            entry for share in range(COUNT) for entry in read_submissions(self.submissions(share))
+        ]
 
     def kill(self, chance: float) -> str:
-        """Kill one between its first word on a job and its last; another goes on with its share."""
+        """Kill one between its first line on a job and its last; another goes on with its share."""
         share = int(chance * COUNT)
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
-            entries = read_book(self.book(share))
-            if entries and entries[-1].word == "sending":
+            entries = read_submissions(self.submissions(share))
+            if entries and entries[-1].status == "sending":
                 break
             time.sleep(0.0005)
         process = self._processes[share]
         process.kill()
         process.wait()
         self._processes[share] = self._start(share)
-        entries = read_book(self.book(share))
+        entries = read_submissions(self.submissions(share))
         return f"producer {share}, at its job {entries[-1].job if entries else 0}"
 
     def running(self) -> int:
@@ -75,7 +77,7 @@ class Producers:
             "of": COUNT,
             "seconds": self.seconds,
             "begun": self.begun,
-            "book": self.book(share),
+            "submissions": self.submissions(share),
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         with (self.directory / f"producer-{share}.log").open("ab") as log:

@@ -90,7 +90,7 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
 
-    def struck(
+    def note_victims(
         self, kind: Kind, fault: str, messages: Iterable[HeldMessage], struck_at: float
     ) -> None:
         """These were held by what was struck at this moment."""
@@ -98,9 +98,9 @@ class Watch:
             self._victims += [_Victim(kind, fault, struck_at, message) for message in messages]
 
     @contextlib.contextmanager
-    def outage(self, prefix: str = "", *, settles_s: float) -> Iterator[None]:
+    def outage(self, prefix: str = "", *, recovery_grace_s: float) -> Iterator[None]:
         """Redis is away in this block for holders with this prefix: one host's, or all."""
-        outage = Outage(time.monotonic(), settles_s=settles_s, prefix=prefix)
+        outage = Outage(time.monotonic(), recovery_grace_s=recovery_grace_s, prefix=prefix)
         with self._lock:
             self._outages.append(outage)
         try:
@@ -121,12 +121,12 @@ class Watch:
             try:
                 held = {(each.holder, each.tag): each for each in look(client)}
                 now = time.monotonic()
-                self._settle(client, held, now)
+                self._resolve_victims(client, held, now)
             except (redis.RedisError, OSError):
                 continue
         client.close()
 
-    def _settle(
+    def _resolve_victims(
         self, client: redis.Redis, held: dict[tuple[str, str], HeldMessage], now: float
     ) -> None:
         with self._lock:

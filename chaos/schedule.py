@@ -36,13 +36,7 @@ Fault = Literal[
 
 #: They need the proxy, which stands before one host's workers.
 AT_THE_PROXY: frozenset[Fault] = frozenset({"kill_at_take", "kill_at_commit", "kill_after_commit"})
-#: Redis does not answer everybody, or refuses, until they are undone.
-OF_THE_BROKER: frozenset[Fault] = frozenset(
-    {"kill_redis", "restart_redis", "pause_redis", "fill_redis"}
-)
-#: A host is away until they are undone.
-OF_A_HOST: frozenset[Fault] = frozenset({"kill_host", "cut_long", "cut_short"})
-CONTROL = "control"
+_BROKER_HOST = "control"
 
 #: Seconds that a fault lasts at most until it is undone; what is not here is over at once.
 LASTS_S: dict[Fault, float] = {
@@ -203,7 +197,7 @@ def _make_broker_act(
     strikes = []
     next_s = at_s + 8.0
     for fault in faults:
-        host = cut if fault == "cut_short" else CONTROL
+        host = cut if fault == "cut_short" else _BROKER_HOST
         strikes.append(Strike(next_s, fault, host, chance.random()))
         next_s += LASTS_S[fault] + chance.randint(6, 10)
     # Whoever is killed while a host is cut off briefly may be on that host.

@@ -30,7 +30,7 @@ class Outage:
     begin: float
     end: float = math.inf
     """Unknown while it lasts."""
-    settles_s: float = 0.0
+    recovery_grace_s: float = 0.0
     """After it, until its clients are back: no excuse for a wait, but a give-back may fail."""
     prefix: str = ""
     """Of the holders from which it is away."""
@@ -40,11 +40,8 @@ class Outage:
 class Sample:
     """One message that was recovered."""
 
-    kind: Kind
     fault: str
     bound: Bound
-    at_s: float
-    """When the victim was struck, monotonic."""
     away_s: float
     """Seconds of its wait in which nobody could have given it back."""
     seconds: float
@@ -62,13 +59,13 @@ def measure(
     if kind == "host":
         bound = "host"
     elif kind == "lease" or any(
-        each.begin < due_at and struck_at < each.end + each.settles_s for each in outages
+        each.begin < due_at and struck_at < each.end + each.recovery_grace_s for each in outages
     ):
         bound = "reaper"
     else:
         bound = "process"
     away_s = covered_s(outages, struck_at, back_at)
-    return Sample(kind, fault, bound, struck_at, away_s, back_at - struck_at - away_s)
+    return Sample(fault, bound, away_s, back_at - struck_at - away_s)
 
 
 def covered_s(outages: Iterable[Outage], begin: float, end: float) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from chaos.ledger import Entry, Standing
+from chaos.submissions import Entry, FinalStatuses
 
 _DONE = b"swarm:done:"
 _RESULT = b"celery-task-meta-"
@@ -120,10 +120,10 @@ class Verdict:
     burials: int
 
 
-def judge(standing: Standing, evidence: Evidence, *, others: Collection[str] = ()) -> Verdict:
-    """Hold what was accepted against what was committed. `others` were accepted besides."""
-    expected = [*(i for entry in standing.accepted for i in _due(entry, evidence)), *others]
-    maybe = [task_id for entry in standing.unknown for task_id in entry.ids]
+def judge(statuses: FinalStatuses, evidence: Evidence) -> Verdict:
+    """Hold what was accepted against what was committed."""
+    expected = [task_id for entry in statuses.accepted for task_id in _due(entry, evidence)]
+    maybe = [task_id for entry in statuses.unknown for task_id in entry.ids]
     # Whatever the producer believes, nothing may be committed twice: complete_chord neither.
     twice = {task_id for task_id, count in evidence.commits.items() if count > 1}
     twice |= {task_id for task_id, states in evidence.finals.items() if len(states) > 1}
@@ -133,7 +133,7 @@ def judge(standing: Standing, evidence: Evidence, *, others: Collection[str] = (
         committed=len(expected) - len(lost),
         lost=tuple(lost),
         committed_twice=tuple(sorted(twice)),
-        void=len(standing.accepted_ids) + len(others) - len(expected),
+        void=len(statuses.accepted_ids) - len(expected),
         failed=sum(
             evidence.ended(task_id) and not evidence.succeeded(task_id) for task_id in expected
         ),

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from chaos.fault_context import FaultContext
 from chaos.faults import broker, hosts, processes, release
 from chaos.schedule import Fault, Strike
-from chaos.stage import Stage
 
-FAULTS: dict[Fault, Callable[[Stage, Strike], str]] = {
+FAULTS: dict[Fault, Callable[[FaultContext, Strike], str]] = {
     "kill_worker": processes.kill_worker,
     "kill_child": processes.kill_child,
     "kill_browser": processes.kill_browser,

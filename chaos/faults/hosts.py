@@ -5,61 +5,61 @@ from __future__ import annotations
 import contextlib
 import time
 
-from chaos.field import MissedError
+from chaos.deployed_lab import MissedError
+from chaos.fault_context import FaultContext, wait_for_reaper
 from chaos.recovery import held_by, look
 from chaos.schedule import LASTS_S, Strike
-from chaos.stage import Stage, wait_for_reaper
 
 #: Seconds after a cut until the host's workers have connected again: TCP asks ever more rarely.
-CUT_SETTLES_S = 10.0
+CUT_RECOVERY_GRACE_S = 10.0
 
 
-def kill_host(stage: Stage, strike: Strike) -> str:
+def kill_host(context: FaultContext, strike: Strike) -> str:
     """All of a host ends at once; it boots when others have what it held."""
-    field = stage.field
-    with contextlib.closing(field.redis()) as client:
-        field.busy_worker(strike.host, strike.chance, timeout_s=30)
+    lab = context.lab
+    with contextlib.closing(lab.redis()) as client:
+        lab.busy_worker(strike.host, strike.chance, timeout_s=30)
         messages = held_by(look(client), f"{strike.host}:")
     struck_at = time.monotonic()
-    field.away.add(strike.host)
+    lab.away.add(strike.host)
     try:
-        field.podman("kill", "--signal", "KILL", field.container(strike.host))
-        stage.watch.struck("host", strike.fault, messages, struck_at)
-        wait_for_reaper(stage, strike.fault, struck_at + LASTS_S[strike.fault])
+        lab.podman("kill", "--signal", "KILL", lab.container(strike.host))
+        context.watch.note_victims("host", strike.fault, messages, struck_at)
+        wait_for_reaper(context, strike.fault, struck_at + LASTS_S[strike.fault])
     finally:
-        field.podman("start", field.container(strike.host))
-        field.until_reachable(strike.host)
-        if strike.host == stage.schedule.proxied:
-            field.lead_through(strike.host, stage.proxy.port)
-        field.away.discard(strike.host)
+        lab.podman("start", lab.container(strike.host))
+        lab.until_reachable(strike.host)
+        if strike.host == context.schedule.proxied:
+            lab.lead_through(strike.host, context.proxy.port)
+        lab.away.discard(strike.host)
     return f"{strike.host}, which held {len(messages)}"
 
 
-def _cut(stage: Stage, strike: Strike) -> str:
-    field = stage.field
-    with contextlib.closing(field.redis()) as client:
+def _cut(context: FaultContext, strike: Strike) -> str:
+    lab = context.lab
+    with contextlib.closing(lab.redis()) as client:
         with contextlib.suppress(MissedError):
-            field.busy_worker(strike.host, strike.chance)
+            lab.busy_worker(strike.host, strike.chance)
         messages = held_by(look(client), f"{strike.host}:")
     struck_at = time.monotonic()
-    field.away.add(strike.host)
+    lab.away.add(strike.host)
     try:
-        with stage.watch.outage(f"{strike.host}:", settles_s=CUT_SETTLES_S):
+        with context.watch.outage(f"{strike.host}:", recovery_grace_s=CUT_RECOVERY_GRACE_S):
             try:
-                field.cut(strike.host, stage.proxy.port)
+                lab.cut(strike.host, context.proxy.port)
                 time.sleep(LASTS_S[strike.fault])
             finally:
-                field.mend(strike.host, stage.proxy.port)
+                lab.mend(strike.host, context.proxy.port)
     finally:
-        field.away.discard(strike.host)
+        lab.away.discard(strike.host)
     return f"{strike.host}, which held {len(messages)}, {time.monotonic() - struck_at:.0f} s"
 
 
-def cut_long(stage: Stage, strike: Strike) -> str:
+def cut_long(context: FaultContext, strike: Strike) -> str:
     """For longer than a lease."""
-    return _cut(stage, strike)
+    return _cut(context, strike)
 
 
-def cut_short(stage: Stage, strike: Strike) -> str:
+def cut_short(context: FaultContext, strike: Strike) -> str:
     """Not for long enough that anything is given up."""
-    return _cut(stage, strike)
+    return _cut(context, strike)

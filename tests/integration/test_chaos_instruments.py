@@ -11,9 +11,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from chaos.ledger import Entry, Standing
 from chaos.proxy import Shas, TrapProxy, Where
 from chaos.recovery import HeldMessage, look
+from chaos.submissions import Entry, FinalStatuses
 from chaos.witness import examine, judge, read_commands
 from swarm.delivery import scripts
 from tests.loopback import PASSWORD, REDIS, RedisServer
@@ -110,7 +110,7 @@ def test_redis_own_file_tells_what_was_committed_and_how_often(server: RedisServ
     evidence = examine(read_commands(file.read_bytes()))
 
     entry = Entry(0, "accepted", "page", ("once", "twice", "lost"))
-    verdict = judge(Standing((entry,), ()), evidence)
+    verdict = judge(FinalStatuses((entry,), ()), evidence)
     assert verdict.lost == ("lost",)
     assert verdict.committed_twice == ("twice",)
     assert verdict.retaken == 1

@@ -1,4 +1,4 @@
-"""What decides in `make chaos`: the schedule, the work, the ledger, the witness."""
+"""What decides in `make chaos`: the schedule, the work, the submissions, the witness."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos.conclusion import describe, find_late
-from chaos.ledger import Book, Entry, Standing, read_book, stand
 from chaos.proxy import holder_in, split_requests
 from chaos.schedule import (
     AT_THE_PROXY,
     FULL,
-    OF_A_HOST,
-    OF_THE_BROKER,
     SHORT,
     Fault,
     Plan,
     Strike,
     make_schedule,
+)
+from chaos.submissions import (
+    Entry,
+    FinalStatuses,
+    SubmissionLog,
+    read_submissions,
+    resolve_statuses,
 )
 from chaos.waits import P95_S, Bound, Kind, Outage, Sample, covered_s, measure, p95
 from chaos.witness import Evidence, examine, judge, read_commands
@@ -32,6 +36,10 @@ from swarm.delivery import scripts
 
 HOSTS = ("worker1", "worker2")
 HOLDER = "worker1:browser:1:x"
+#: Redis does not answer everybody, or refuses, until they are undone.
+OF_THE_BROKER: set[Fault] = {"kill_redis", "restart_redis", "pause_redis", "fill_redis"}
+#: A host is away until they are undone.
+OF_A_HOST: set[Fault] = {"kill_host", "cut_long", "cut_short"}
 seeds = st.integers(min_value=0, max_value=10_000)
 plans = st.sampled_from([FULL, SHORT])
 
@@ -112,18 +120,18 @@ def test_work_is_repeatable_but_for_its_ids(seed: int, tasks: int) -> None:
     ]
 
 
-# -- the ledger
+# -- the submissions
 
 
-def test_the_last_word_on_a_job_counts(tmp_path: Path) -> None:
-    book = Book(tmp_path / "book")
-    for job, words in enumerate([["accepted"], ["refused"], ["unknown"], []]):
-        for word in ["sending", *words]:
-            book.write(Entry(job, word, "page", (f"id-{job}",)))  # type: ignore[arg-type]
-    book.close()
-    standing = stand(read_book(tmp_path / "book"))
-    assert standing.accepted_ids == ("id-0",)
-    assert [entry.job for entry in standing.unknown] == [2, 3]
+def test_the_last_line_on_a_job_counts(tmp_path: Path) -> None:
+    log = SubmissionLog(tmp_path / "log")
+    for job, statuses in enumerate([["accepted"], ["refused"], ["unknown"], []]):
+        for status in ["sending", *statuses]:
+            log.write(Entry(job, status, "page", (f"id-{job}",)))  # type: ignore[arg-type]
+    log.close()
+    final = resolve_statuses(read_submissions(tmp_path / "log"))
+    assert final.accepted_ids == ("id-0",)
+    assert [entry.job for entry in final.unknown] == [2, 3]
 
 
 # -- the witness
@@ -143,8 +151,8 @@ def result(task_id: str, status: str = "SUCCESS", value: str = "1") -> bytes:
     return command("SET", f"celery-task-meta-{task_id}", text, "PXAT", "1")
 
 
-def accepted(*ids: str, kind: str = "page") -> Standing:
-    return Standing((Entry(0, "accepted", kind, ids),), ())
+def accepted(*ids: str, kind: str = "page") -> FinalStatuses:
+    return FinalStatuses((Entry(0, "accepted", kind, ids),), ())
 
 
 def examined(*commands: bytes) -> Evidence:
@@ -170,7 +178,7 @@ def test_a_second_commit_is_seen_although_the_key_is_the_same(twice: list[bytes]
 
 
 def test_a_second_commit_counts_even_of_what_nobody_accepted() -> None:
-    assert judge(Standing((), ()), examined(done("a"), done("a"))).committed_twice == ("a",)
+    assert judge(FinalStatuses((), ()), examined(done("a"), done("a"))).committed_twice == ("a",)
 
 
 def test_a_dead_letter_is_no_end_until_it_is_replayed_and_done() -> None:
@@ -284,7 +292,7 @@ def test_a_host_that_is_cut_off_excuses_its_own_victims_only() -> None:
 
 
 def test_the_time_in_which_clients_come_back_is_no_outage_but_changes_the_bound() -> None:
-    outages = [Outage(60.0, 99.0, settles_s=3.0)]
+    outages = [Outage(60.0, 99.0, recovery_grace_s=3.0)]
     soon = measure("process", "kill", HOLDER, (100.0, 105.0), outages)
     later = measure("process", "kill", HOLDER, (102.5, 105.0), outages)
     assert (soon.bound, soon.seconds) == ("reaper", 5.0)
@@ -299,8 +307,7 @@ def test_overlapping_outages_count_once(times: list[tuple[int, int]]) -> None:
 
 
 def sample(bound: Bound, seconds: float, away_s: float = 0.0) -> Sample:
-    kind: Kind = "host" if bound == "host" else "process"
-    return Sample(kind, "kill_worker", bound, 0.0, away_s, seconds)
+    return Sample("kill_worker", bound, away_s, seconds)
 
 
 @pytest.mark.parametrize("bound", ["process", "host", "reaper"])

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from chaos.deployed_lab import CONTROL, HERE, REDIS_PORT, WORKERS, DeployedLab
 from chaos.faults.release import remove_next
-from chaos.field import CONTROL, HERE, REDIS_PORT, WORKERS, Field
 from chaos.proxy import Shas, TrapProxy
 from chaos.recovery import look
 from chaos.schedule import Schedule
@@ -19,23 +19,25 @@ from lab.pages import DEFAULT_PORT
 
 QUEUES = ("browser", "analysis")
 REST_TIMEOUT_S = 90.0
+#: Of roles/redis. What was set when a run began may be the 0 of one that was killed.
+_DEPLOYED_REWRITE_PERCENTAGE = 100
 _APPEND_ONLY = "/var/lib/redis/appendonlydir"
 
 
 @contextlib.contextmanager
-def ground_prepared(ground: Field) -> Iterator[None]:
+def lab_prepared(lab: DeployedLab) -> Iterator[None]:
     """At rest before; as it was deployed afterwards."""
-    ground.until_redis_answers()
+    lab.until_redis_answers()
     require_pages()
-    until_at_rest(ground)
+    until_at_rest(lab)
     try:
         yield
     finally:
         for host in WORKERS:
-            remove_next(ground, host)
-            ground.on(host, "systemctl reset-failed 'celery-*' || true")
-        with contextlib.closing(ground.redis()) as client:
-            client.config_set("auto-aof-rewrite-percentage", 100)
+            remove_next(lab, host)
+            lab.on(host, "systemctl reset-failed 'celery-*' || true")
+        with contextlib.closing(lab.redis()) as client:
+            client.config_set("auto-aof-rewrite-percentage", _DEPLOYED_REWRITE_PERCENTAGE)
 
 
 def require_pages() -> None:
@@ -53,44 +55,44 @@ def require_pages() -> None:
         ) from exc
 
 
-def until_at_rest(ground: Field) -> None:
+def until_at_rest(lab: DeployedLab) -> None:
     """Until nothing is left of what ran here before, some of which the reaper may have to return.
 
     Raises:
         LabError: something stays.
     """
     deadline = time.monotonic() + REST_TIMEOUT_S
-    while left := leftovers(ground):
+    while left := leftovers(lab):
         if time.monotonic() > deadline:
             raise LabError(f"the lab is not at rest after {REST_TIMEOUT_S:g} s: {left}")
         time.sleep(0.5)
 
 
 @contextlib.contextmanager
-def the_proxy(ground: Field, schedule: Schedule) -> Iterator[TrapProxy]:
+def trap_proxy(lab: DeployedLab, schedule: Schedule) -> Iterator[TrapProxy]:
     """In front of one host's workers, which are led to it and away again."""
     restart = "systemctl try-restart 'celery-*'"
-    shas = deployed_scripts(ground)
+    shas = deployed_scripts(lab)
     with TrapProxy(HERE, (str(CONTROL.address), REDIS_PORT), shas) as proxy:
         try:
-            ground.lead_through(schedule.proxied, proxy.port)
-            ground.on(schedule.proxied, restart)
+            lab.lead_through(schedule.proxied, proxy.port)
+            lab.on(schedule.proxied, restart)
             yield proxy
         finally:
-            ground.lead_straight(schedule.proxied, proxy.port)
-            ground.on(schedule.proxied, restart)
+            lab.lead_straight(schedule.proxied, proxy.port)
+            lab.on(schedule.proxied, restart)
 
 
-def deployed_scripts(ground: Field) -> Shas:
+def deployed_scripts(lab: DeployedLab) -> Shas:
     """Of the release on the lab, which need not be that of this tree."""
     code = "from swarm.delivery.scripts import *; print(TAKE.sha, COMMIT.sha)"
-    take, commit = ground.on(CONTROL.name, f"/opt/swarm/current/bin/python -c '{code}'").split()
+    take, commit = lab.on(CONTROL.name, f"/opt/swarm/current/bin/python -c '{code}'").split()
     return Shas(take, commit)
 
 
-def begin_file(ground: Field) -> str:
+def begin_append_only_file(lab: DeployedLab) -> str:
     """Start a new append-only file; the name of its base tells it from later ones."""
-    with contextlib.closing(ground.redis()) as client:
+    with contextlib.closing(lab.redis()) as client:
         client.bgrewriteaof()
         deadline = time.monotonic() + 30
         while True:
@@ -100,24 +102,24 @@ def begin_file(ground: Field) -> str:
             if time.monotonic() > deadline:
                 raise LabError("Redis did not rewrite its append-only file within 30 s")
             time.sleep(0.1)
-    ground.keep_append_only_file()
-    return base_of(ground)
+    lab.keep_append_only_file()
+    return base_of(lab)
 
 
-def base_of(ground: Field) -> str:
+def base_of(lab: DeployedLab) -> str:
     """The file that Redis reads before what was appended; each rewrite makes a new one."""
-    return ground.on(CONTROL.name, f"ls {_APPEND_ONLY}/*.base.*")
+    return lab.on(CONTROL.name, f"ls {_APPEND_ONLY}/*.base.*")
 
 
-def read_file(ground: Field, base: str) -> bytes:
-    """What was appended since `begin_file`.
+def read_append_only_file(lab: DeployedLab, base: str) -> bytes:
+    """What was appended since `begin_append_only_file`.
 
     Raises:
         LabError: it was rewritten, so that it no longer tells everything.
     """
-    if base_of(ground) != base:
+    if base_of(lab) != base:
         raise LabError("Redis has rewritten its append-only file: the witness is gone")
-    ssh = ["ssh", "-F", str(ground.state.ssh_config), CONTROL.name]
+    ssh = ["ssh", "-F", str(lab.state.ssh_config), CONTROL.name]
     done = subprocess.run(
         [*ssh, f"cat $(ls -v {_APPEND_ONLY}/*.incr.aof)"],
         capture_output=True,
@@ -127,9 +129,9 @@ def read_file(ground: Field, base: str) -> bytes:
     return done.stdout
 
 
-def leftovers(ground: Field) -> dict[str, int]:
+def leftovers(lab: DeployedLab) -> dict[str, int]:
     """What waits, is scheduled, held, or dead; nothing at rest."""
-    with contextlib.closing(ground.redis()) as client:
+    with contextlib.closing(lab.redis()) as client:
         waiting = sum(int(client.llen(key)) for queue in QUEUES for key in queue_keys(queue))
         scheduled = sum(int(client.zcard(f"swarm:scheduled:{queue}")) for queue in QUEUES)
         counts = {

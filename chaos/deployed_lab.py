@@ -36,7 +36,7 @@ class MissedError(Exception):
 
 
 @dataclass(slots=True)
-class Field:
+class DeployedLab:
     """The lab's hosts."""
 
     state: State
@@ -47,7 +47,7 @@ class Field:
     """`<unit> on <host>` of what nothing else may touch: a stop would wake it, as systemd does."""
     away: set[str] = field(default_factory=set)
     """Hosts that are down or cut off."""
-    _struck: dict[str, int] = field(default_factory=dict)
+    _deaths_by_unit: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.facts = json.loads(self.state.facts.read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ class Field:
             if name.startswith("celery-") and str(unit) not in self.frozen
         }
 
-    def stop_busy_worker(
+    def suspend_busy_worker(
         self,
         host: str,
         chance: float,
@@ -122,7 +122,7 @@ class Field:
                 if not others:
                     raise
                 unit, messages = self.busy_worker(others[0], chance, fits=fits)
-            unit.send(signal.SIGSTOP)
+            unit.send_signal(signal.SIGSTOP)
             try:
                 with contextlib.closing(self.redis()) as client:
                     held = [each for each in look(client) if each in messages]
@@ -130,7 +130,7 @@ class Field:
                 held = []
             if held:
                 return unit, held
-            unit.send(signal.SIGCONT)
+            unit.send_signal(signal.SIGCONT)
         raise MissedError(f"every task on {host} ended too soon")
 
     def busy_worker(
@@ -155,7 +155,7 @@ class Field:
                     busy = [
                         (unit, mine)
                         for name, unit in sorted(workers.items())
-                        if self._struck.get(str(unit), 0) < _STARTS
+                        if self._deaths_by_unit.get(str(unit), 0) < _STARTS
                         and (mine := held_by(messages, holder_prefix(host, name)))
                         and unit.main is not None
                         and fits(unit)
@@ -167,7 +167,7 @@ class Field:
 
     def note_death(self, unit: Unit) -> None:
         """One of the starts that systemd allows it is used up."""
-        self._struck[str(unit)] = self._struck.get(str(unit), 0) + 1
+        self._deaths_by_unit[str(unit)] = self._deaths_by_unit.get(str(unit), 0) + 1
 
     # -- Redis
 

@@ -1,6 +1,6 @@
-"""What producers say of what they sent, in files that outlive them.
+"""What producers and faults say of what they sent, in files that outlive them.
 
-A line before a job is sent and a line after, each written at once: whatever ends the producer in
+A line before a job is sent and a line after, each written at once: whatever ends the sender in
 between leaves a job of which nobody knows, and which may be done once or not at all.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Word = Literal["sending", "accepted", "refused", "unknown"]
+SubmissionStatus = Literal["sending", "accepted", "refused", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +21,20 @@ class Entry:
     """One line."""
 
     job: int
-    word: Word
+    status: SubmissionStatus
     kind: str
     ids: tuple[str, ...]
 
 
-class Book:
-    """One producer's file."""
+class SubmissionLog:
+    """The file of one who submits."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def write(self, entry: Entry) -> None:
-        line = json.dumps([entry.job, entry.word, entry.kind, entry.ids]) + "\n"
+        line = json.dumps([entry.job, entry.status, entry.kind, entry.ids]) + "\n"
         # One call: a killed writer leaves the whole line or none.
         os.write(self._file, line.encode())
 
@@ -42,33 +42,33 @@ class Book:
         os.close(self._file)
 
 
-def read_book(path: Path) -> list[Entry]:
+def read_submissions(path: Path) -> list[Entry]:
     """Every line."""
     if not path.exists():
         return []
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [Entry(job, word, kind, tuple(ids)) for job, word, kind, ids in rows]
+    return [Entry(job, status, kind, tuple(ids)) for job, status, kind, ids in rows]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is known of each job after all lines: the last word counts."""
+class FinalStatuses:
+    """What is known of each job after all lines: the last one counts."""
 
     accepted: tuple[Entry, ...]
     unknown: tuple[Entry, ...]
-    """The producer died, or the broker broke off."""
+    """Its sender died, or the broker broke off."""
 
     @property
     def accepted_ids(self) -> tuple[str, ...]:
         return tuple(task_id for entry in self.accepted for task_id in entry.ids)
 
 
-def stand(entries: Iterable[Entry]) -> Standing:
-    """Where the jobs stand."""
+def resolve_statuses(entries: Iterable[Entry]) -> FinalStatuses:
+    """The last line on each job."""
     last: dict[int, Entry] = {}
     for entry in entries:
         last[entry.job] = entry
-    return Standing(
-        tuple(entry for entry in last.values() if entry.word == "accepted"),
-        tuple(entry for entry in last.values() if entry.word in {"sending", "unknown"}),
+    return FinalStatuses(
+        tuple(entry for entry in last.values() if entry.status == "accepted"),
+        tuple(entry for entry in last.values() if entry.status in {"sending", "unknown"}),
     )

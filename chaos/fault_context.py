@@ -8,25 +8,25 @@ from dataclasses import dataclass
 import redis
 from kombu.exceptions import OperationalError
 
-from chaos.field import Field
-from chaos.ledger import Book, Entry
+from chaos.deployed_lab import DeployedLab
 from chaos.producers import Producers
 from chaos.proxy import TrapProxy
 from chaos.recovery import Watch
 from chaos.schedule import Fault, Schedule
+from chaos.submissions import Entry, SubmissionLog
 from swarm.celery_app import app
 
 
 @dataclass(slots=True)
-class Stage:
+class FaultContext:
     """All that a fault can touch."""
 
-    field: Field
+    lab: DeployedLab
     schedule: Schedule
     proxy: TrapProxy
     watch: Watch
     producers: Producers
-    book: Book
+    submissions: SubmissionLog
     """Of the tasks that faults submit themselves."""
     _sent: int = 0
 
@@ -41,19 +41,19 @@ class Stage:
         self._sent += 1
         signature = app.signature(task, args=(argument,))
         task_id = signature.freeze().id
-        self.book.write(Entry(number, "sending", kind, (task_id,)))
+        self.submissions.write(Entry(number, "sending", kind, (task_id,)))
         try:
             signature.apply_async()
         except OperationalError as exc:
             if isinstance(exc.__cause__, redis.exceptions.OutOfMemoryError):
-                self.book.write(Entry(number, "refused", kind, (task_id,)))
+                self.submissions.write(Entry(number, "refused", kind, (task_id,)))
                 return False
             raise
-        self.book.write(Entry(number, "accepted", kind, (task_id,)))
+        self.submissions.write(Entry(number, "accepted", kind, (task_id,)))
         return True
 
 
-def wait_for_reaper(stage: Stage, fault: Fault, until: float) -> None:
+def wait_for_reaper(context: FaultContext, fault: Fault, until: float) -> None:
     """Until others have what its victims held, or until this moment, monotonic."""
-    while stage.watch.open_victims(fault) and time.monotonic() < until:
+    while context.watch.open_victims(fault) and time.monotonic() < until:
         time.sleep(0.2)
