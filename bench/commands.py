@@ -46,7 +46,7 @@ class Plan:
     #: the periods of 20, 30, 60 and 120 s, so that none is counted once too often.
     window_s: float = 720
     #: Seconds after the start in which nothing is counted.
-    settle_s: float = 30
+    warm_up_s: float = 30
     further_instances: int = 2
     rounds: int = 5
     tasks: int = 50
@@ -55,7 +55,7 @@ class Plan:
 
 
 QUICK = Plan(
-    window_s=4, settle_s=1, further_instances=1, rounds=1, tasks=10, one_shots=1, long_task_s=1
+    window_s=4, warm_up_s=1, further_instances=1, rounds=1, tasks=10, one_shots=1, long_task_s=1
 )
 
 
@@ -100,7 +100,7 @@ def measure_rest(directory: Path, plan: Plan) -> Rest:
             enter(fleets.stock_flower(others.url(FLOWER), directory / "stock-flower.log")),
             enter(fleet.scaler(ours.url(SCALER), instances)),
         ]
-        time.sleep(plan.settle_s)
+        time.sleep(plan.warm_up_s)
         started = time.monotonic()
         before = ours.proxy.counts(), others.proxy.counts()
         time.sleep(plan.window_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.play import Story
@@ -28,23 +28,23 @@ class RunRecord:
 
 
 def conclude(plan: Plan, schedule: Schedule, story: Story, record: RunRecord) -> int:
-    """Tell what came out, and whether it is good."""
+    """Tell what came out; the exit status says whether it is good."""
     verdict = judge(record.statuses, record.evidence)
     tell(verdict, record, story)
-    summary = {
-        "accepted": verdict.accepted,
-        "committed": verdict.committed,
-        "lost": len(verdict.lost),
-        "committed_twice": len(verdict.committed_twice),
-        "recovery_process_p95_s": rounded(p95_of(record.samples, "process")),
-        "recovery_host_p95_s": rounded(p95_of(record.samples, "host")),
-        "faults": dict(sorted(story.struck.items())),
-        "seed": schedule.seed,
-    }
+    problems = [*story.errors, *find_problems(plan, schedule, story.struck, verdict, record)]
+    for problem in problems:
+        print(f"chaos: {problem}", flush=True)
+    print(json.dumps(summarise(schedule, story.struck, verdict, record)))
+    return 1 if problems else 0
+
+
+def find_problems(
+    plan: Plan, schedule: Schedule, struck: Mapping[str, int], verdict: Verdict, record: RunRecord
+) -> list[str]:
+    """What a good run does not have; of lost tasks and second commits the first ones."""
     planned = {strike.fault for strike in schedule.strikes}
     problems = [
-        *story.errors,
-        *(f"no {fault} struck" for fault in sorted(planned - set(story.struck))),
+        *(f"no {fault} struck" for fault in sorted(planned - set(struck))),
         *(f"lost: {task_id}" for task_id in verdict.lost[:20]),
         *(f"committed twice: {task_id}" for task_id in verdict.committed_twice[:20]),
     ]
@@ -54,11 +54,23 @@ def conclude(plan: Plan, schedule: Schedule, story: Story, record: RunRecord) ->
         problems.append(f"left in Redis: {record.left}")
     if record.never_back:
         problems.append(f"{record.never_back} messages of victims never came back")
-    problems += find_late(record.samples, host_killed="kill_host" in planned)
-    for problem in problems:
-        print(f"chaos: {problem}", flush=True)
-    print(json.dumps(summary))
-    return 1 if problems else 0
+    return problems + find_late(record.samples, host_killed="kill_host" in planned)
+
+
+def summarise(
+    schedule: Schedule, struck: Mapping[str, int], verdict: Verdict, record: RunRecord
+) -> dict[str, object]:
+    """The last line."""
+    return {
+        "accepted": verdict.accepted,
+        "committed": verdict.committed,
+        "lost": len(verdict.lost),
+        "committed_twice": len(verdict.committed_twice),
+        "recovery_process_p95_s": rounded(p95_of(record.samples, "process")),
+        "recovery_host_p95_s": rounded(p95_of(record.samples, "host")),
+        "faults": dict(sorted(struck.items())),
+        "seed": schedule.seed,
+    }
 
 
 def find_late(samples: Sequence[Sample], *, host_killed: bool) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.conclusion import describe, find_late
+from chaos.conclusion import RunRecord, describe, find_late, find_problems
 from chaos.proxy import holder_in, split_requests
 from chaos.schedule import (
     AT_THE_PROXY,
@@ -19,6 +20,7 @@ from chaos.schedule import (
     SHORT,
     Fault,
     Plan,
+    Schedule,
     Strike,
     make_schedule,
 )
@@ -330,3 +332,49 @@ def test_no_sample_is_left_untold() -> None:
     assert "kill_worker: 4.50 (+30.25 away) s" in told
     assert "kill_worker: 61.00 s" in told
     assert told.count("1 back, p95") == 3
+
+
+# -- whether a run was good
+
+
+def problems_of(
+    record: RunRecord, *, struck: dict[str, int] | None = None, tasks: int = 1
+) -> list[str]:
+    plan = Plan(tasks=tasks, strewn={}, acts=("quiet",))
+    schedule = Schedule(1, HOSTS[0], 60.0, (Strike(8.0, "kill_worker", HOSTS[0], 0.5),))
+    verdict = judge(record.statuses, record.evidence)
+    struck = {"kill_worker": 1} if struck is None else struck
+    return find_problems(plan, schedule, struck, verdict, record)
+
+
+def good_run() -> RunRecord:
+    evidence = examined(result("a"), done("a"))
+    return RunRecord(accepted("a"), evidence, [sample("process", 1.0)], 0, 0, {})
+
+
+def test_a_good_run_has_no_problem() -> None:
+    assert problems_of(good_run()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"statuses": accepted("a", "b")}, "lost: b"),
+        ({"evidence": examined(done("a"), done("a"))}, "committed twice: a"),
+        ({"left": {"held": 2}}, "left in Redis: {'held': 2}"),
+        ({"never_back": 3}, "3 messages of victims never came back"),
+        ({"samples": []}, "recovery from a process's death: expected p95 <= 3 s"),
+    ],
+    ids=["lost", "committed twice", "left", "never back", "unmeasured"],
+)
+def test_each_failing_of_a_run_is_a_problem(change: dict[str, Any], problem: str) -> None:
+    (told,) = problems_of(replace(good_run(), **change))
+    assert told.startswith(problem)
+
+
+def test_a_fault_that_always_missed_is_a_problem() -> None:
+    assert problems_of(good_run(), struck={}) == ["no kill_worker struck"]
+
+
+def test_fewer_tasks_than_planned_are_a_problem() -> None:
+    assert problems_of(good_run(), tasks=2) == ["1 tasks accepted, expected 2 or more"]
