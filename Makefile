@@ -106,15 +106,15 @@ molecule: setup lab ## Production playbook on the lab's hosts: converge, idempot
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test
 
 .PHONY: faults
-faults: setup lab ## Break things on the deployed lab: scaler killed, Flower away, a host away
+faults: setup lab ## After demo or molecule, on their lab: scaler killed, Flower away, a host away, backup
 	@$(BIN)/pytest tests/lab -m lab $(PYTEST_ARGS)
 
 .PHONY: chaos
-chaos: setup lab ## Everything that breaks under 2,000 tasks on the deployed lab, each done once; SEED=n
+chaos: setup lab ## After demo or molecule, on their lab: 2,000 tasks, everything breaks; SEED=n
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-short
-chaos-short: setup lab ## The same in two minutes: 300 tasks, no leases that run out
+chaos-short: setup lab ## The same with 300 tasks, without what needs a lease to run out
 	@$(BIN)/python -m chaos --short --seed $(or $(SEED),1)
 
 ##@ Benchmarks
