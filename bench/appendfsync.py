@@ -97,12 +97,8 @@ def redis_server(directory: Path, policy: str) -> Iterator[Server]:
     home = directory / policy
     home.mkdir()
     options = ("--appendonly", "yes", "--appendfsync", policy, "--auto-aof-rewrite-percentage", "0")
-    server = RedisServer(home, options=options)
-    try:
-        server.start()
+    with RedisServer(home, options=options) as server:
         yield Server(policy, server)
-    finally:
-        server.stop()
 
 
 def push(server: Server, clients: int) -> float:

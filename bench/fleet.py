@@ -35,16 +35,10 @@ Events = Literal["configured", "on", "off"]
 Process = subprocess.Popen[bytes]
 
 
-@contextmanager
-def redis_server(directory: Path) -> Iterator[RedisServer]:
-    """A Redis that keeps what it is told, as the deployed one does."""
+def redis_server(directory: Path) -> RedisServer:
+    """A Redis that keeps what it is told, as the deployed one does; to be entered."""
     directory.mkdir()
-    server = RedisServer(directory, options=("--appendonly", "yes"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    return RedisServer(directory, options=("--appendonly", "yes"))
 
 
 @dataclass(frozen=True)

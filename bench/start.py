@@ -46,9 +46,7 @@ def main() -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-bench-")))
         page_url = stack.enter_context(page_server())
-        redis = RedisServer(directory)
-        stack.callback(redis.stop)
-        redis.start()
+        redis = stack.enter_context(RedisServer(directory))
         configure(directory, redis.url)
         rounds = [
             {**measure_bare(), **measure_instance(directory, page_url)} for _ in range(ROUNDS)
@@ -83,6 +81,7 @@ def measure_instance(directory: Path, page_url: str) -> dict[str, float]:
         "SWARM_INSTANCE": "1",
         "CELERY_LOGLEVEL": "error",
     }
+    # Not NotifySocket, which is looked at every now and then: this one is timed.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(notify))
         systemd.settimeout(TIMEOUT_S)

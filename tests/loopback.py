@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -58,7 +58,10 @@ def flower_answers(port: int) -> bool:
 
 @dataclass
 class RedisServer:
-    """A Redis with a password; `options` are words for its command line."""
+    """A Redis with a password; `options` are words for its command line.
+
+    A context manager around its process, which may also be started and stopped in between.
+    """
 
     directory: Path
     port: int = field(default_factory=free_port)
@@ -68,6 +71,17 @@ class RedisServer:
     @property
     def url(self) -> str:
         return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         words = f"--port {self.port} --bind 127.0.0.1 --requirepass {PASSWORD} --save".split()

@@ -23,7 +23,7 @@ from swarm.sdnotify import Notifier
 from swarm.worker import process
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.reporter import Reporter
-from swarm.worker.steps import SignalWakeup, broker_watch
+from swarm.worker.steps import SignalWakeup, broker_watch, leave_signals_to_parent
 from swarm.worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ def _connect_signals(
         """A receiver of setup_logging is what keeps Celery from configuring logging itself."""
 
     def begin_process(**_: object) -> None:
+        leave_signals_to_parent()
         try:
             process.start(environment, telemetry)
         except EngineError as exc:

@@ -11,7 +11,11 @@ from celery import bootsteps
 
 
 class SignalWakeup(bootsteps.StartStopStep):
-    """Ends the event loop's wait when a signal comes; it would be seen up to a second later."""
+    """Ends the event loop's wait when a signal comes; it would be seen up to a second later.
+
+    SIGCHLD among them: billiard looks for a dead pool process as soon as its pipe closes, which is
+    a moment before it can be waited for, and then again only after up to 5 s.
+    """
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
@@ -22,11 +26,20 @@ class SignalWakeup(bootsteps.StartStopStep):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
-    def register_with_event_loop(self, _parent: Any, hub: Any) -> None:
-        hub.add_reader(self._reader, self._drain)
+    def register_with_event_loop(self, parent: Any, hub: Any) -> None:
+        # Only a signal that has a handler reaches the pipe.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        hub.add_reader(self._reader, self._drain, parent.pool)
 
-    def _drain(self) -> None:
-        os.read(self._reader, 1024)
+    def _drain(self, pool: Any) -> None:
+        if signal.SIGCHLD in os.read(self._reader, 1024):
+            pool.maintain_pool()
+
+
+def leave_signals_to_parent() -> None:
+    """In a pool process, which has inherited the parent's pipe and handler."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def broker_watch(on_change: Callable[[bool], None]) -> type[bootsteps.StartStopStep]:

@@ -79,10 +79,8 @@ class Proxy:
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     need(REDIS, "redis-tools")
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 def test_a_lost_answer_is_not_called_nothing_queued(redis: RedisServer) -> None:

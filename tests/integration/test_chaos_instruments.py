@@ -26,10 +26,9 @@ SHAS = Shas(scripts.TAKE.sha, scripts.COMMIT.sha)
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     need(REDIS, "redis-tools")
-    server = RedisServer(tmp_path, options=("--appendonly", "yes", "--appendfsync", "always"))
-    server.start()
-    yield server
-    server.stop()
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    with RedisServer(tmp_path, options=durable) as server:
+        yield server
 
 
 def publish(client: redis.Redis, task_id: str) -> None:

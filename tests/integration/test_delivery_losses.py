@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -195,6 +197,30 @@ def test_a_task_is_given_back_after_its_connection_is_gone(own: DeliveryStage, p
     assert own.runs() == ["word", "word"]
     assert worker.process.poll() is None
     wait_until(lambda: own.held() == 0, what="its end")
+
+
+def test_the_death_of_a_pool_process_is_noticed_at_once_on_a_busy_machine(
+    own: DeliveryStage,
+) -> None:
+    """Its pipe closes before it can be waited for, the longer the busier the machine is."""
+    worker = own.worker()
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        with own.stage.redis.connect() as redis:
+            for number in range(5):
+                result = own.send("note", number, 1.0)
+                wait_until(lambda: len(own.runs()) == 2 * number + 1, what="its run")  # noqa: B023
+                psutil.Process(worker.process.pid).children()[0].kill()
+                wait_until(
+                    lambda: list(redis.scan_iter("swarm:deaths:*")),
+                    timeout_s=2.0,
+                    what="the death of its process",
+                )
+                assert result.get(timeout=20) == number
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
 
 
 def _connections_that_wait(redis: Any) -> set[str]:

@@ -175,11 +175,9 @@ def own_redis(stage: Stage) -> Any:
     """A Redis that a test may stop."""
     directory = stage.directory / "redis"
     directory.mkdir()
-    server = RedisServer(directory)
-    server.start()
-    stage.redis = server
-    yield server
-    server.stop()
+    with RedisServer(directory) as server:
+        stage.redis = server
+        yield server
 
 
 def test_a_broker_that_goes_and_comes_back_is_told_and_work_goes_on(
