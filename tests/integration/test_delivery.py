@@ -58,13 +58,17 @@ def test_a_failure_comes_back(delivery: DeliveryStage) -> None:
 
 
 def test_a_chain_hands_results_on(delivery: DeliveryStage) -> None:
-    result = chain(delivery.task("add", 1, 2), delivery.task("add", 3), delivery.task("add", 4)).apply_async()
+    result = chain(
+        delivery.task("add", 1, 2), delivery.task("add", 3), delivery.task("add", 4)
+    ).apply_async()
     assert result.get(timeout=10) == 10
 
 
 def test_a_chain_ends_with_its_first_failure(delivery: DeliveryStage) -> None:
     before = len(delivery.runs())
-    result = chain(delivery.task("add", 1, 2), delivery.task("fail"), delivery.task("add", 4)).apply_async()
+    result = chain(
+        delivery.task("add", 1, 2), delivery.task("fail"), delivery.task("add", 4)
+    ).apply_async()
     with pytest.raises(ValueError, match="as told"):
         result.get(timeout=10)
     delivery.wait_idle()
@@ -99,7 +103,9 @@ def test_a_chord_fails_with_a_part_of_it(delivery: DeliveryStage) -> None:
 
 def test_a_chord_in_a_chain_hands_on(delivery: DeliveryStage) -> None:
     result = chain(
-        group(delivery.task("add", n, 0) for n in (1, 2, 3)), delivery.task("total"), delivery.task("add", 10)
+        group(delivery.task("add", n, 0) for n in (1, 2, 3)),
+        delivery.task("total"),
+        delivery.task("add", 10),
     ).apply_async()
     assert result.get(timeout=20) == 16
 
