@@ -109,13 +109,14 @@ def run_part(part: Part, delivery: Delivery, timeout_s: float) -> dict[str, list
     log = CACHE / f"{delivery}-{part.name}.log"
     outcomes = log.with_suffix(".json")
     outcomes.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="upstream-") as directory:
-        server = RedisServer(Path(directory))
-        server.start()
+    with (
+        tempfile.TemporaryDirectory(prefix="upstream-") as directory,
+        RedisServer(Path(directory)) as server,
+    ):
+        with server.connect() as redis:
+            # The tests' own clients give none.
+            redis.config_set("requirepass", "")
         try:
-            with server.connect() as redis:
-                # The tests' own clients give none.
-                redis.config_set("requirepass", "")
             with log.open("wb") as output:
                 subprocess.run(
                     _command(part, delivery, timeout_s, outcomes),
@@ -128,8 +129,6 @@ def run_part(part: Part, delivery: Delivery, timeout_s: float) -> dict[str, list
                 )
         except subprocess.TimeoutExpired:
             return {f"{part.name}": ["failed", f"not over within {PART_TIMEOUT_S:g} s: {log}"]}
-        finally:
-            server.stop()
     if not outcomes.exists():
         return {f"{part.name}": ["failed", f"ended without a word, see {log}"]}
     found: dict[str, list[str]] = json.loads(outcomes.read_text(encoding="utf-8"))
