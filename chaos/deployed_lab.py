@@ -48,6 +48,7 @@ class DeployedLab:
     away: set[str] = field(default_factory=set)
     """Hosts that are down or cut off."""
     _deaths_by_unit: dict[str, int] = field(default_factory=dict)
+    """By `<unit> on <host>`: each uses up a start."""
 
     def __post_init__(self) -> None:
         self.facts = json.loads(self.state.facts.read_text(encoding="utf-8"))
@@ -107,7 +108,7 @@ class DeployedLab:
         *,
         fits: Callable[[Unit], object] = lambda _: True,
     ) -> tuple[Unit, list[HeldMessage]]:
-        """A busy instance, stopped by SIGSTOP: what it holds now, it cannot commit any more.
+        """A busy instance, suspended by SIGSTOP: what it holds now, it cannot commit any more.
 
         Of this host; if there is none for a while, of another that is there.
 

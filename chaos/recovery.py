@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import redis
 
-from chaos.waits import Kind, Outage, Sample, measure
+from chaos.waits import Outage, Sample, VictimKind, measure
 
 #: Seconds between two looks.
 PAUSE_S = 0.05
@@ -48,7 +48,7 @@ class HeldMessage:
 
 @dataclass(slots=True)
 class _Victim:
-    kind: Kind
+    kind: VictimKind
     fault: str
     struck_at: float
     message: HeldMessage
@@ -91,7 +91,7 @@ class Watch:
             self._thread.join()
 
     def note_victims(
-        self, kind: Kind, fault: str, messages: Iterable[HeldMessage], struck_at: float
+        self, kind: VictimKind, fault: str, messages: Iterable[HeldMessage], struck_at: float
     ) -> None:
         """These were held by what was struck at this moment."""
         with self._lock:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: What was struck. `lease`: a frozen worker.
-Kind = Literal["process", "host", "lease"]
+VictimKind = Literal["process", "host", "lease"]
 #: Who has to keep the promise.
 Bound = Literal["process", "host", "reaper"]
 #: Seconds within which 95 of 100 samples are back.
@@ -49,7 +49,7 @@ class Sample:
 
 
 def measure(
-    kind: Kind, fault: str, holder: str, wait: tuple[float, float], outages: Iterable[Outage]
+    kind: VictimKind, fault: str, holder: str, wait: tuple[float, float], outages: Iterable[Outage]
 ) -> Sample:
     """The sample of this holder's wait, from one moment to another."""
     struck_at, back_at = wait

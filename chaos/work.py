@@ -14,10 +14,10 @@ from uuid import UUID
 
 from lab.hosts import PAGES_URL
 
-Kind = Literal["page", "slow", "flaky", "analysis", "keyed", "countdown", "chain", "chord"]
+JobKind = Literal["page", "slow", "flaky", "analysis", "keyed", "countdown", "chain", "chord"]
 
 #: How many of a hundred jobs are of each kind.
-_SHARES: dict[Kind, int] = {
+_SHARES: dict[JobKind, int] = {
     "page": 28,
     "slow": 12,
     "flaky": 1,
@@ -44,7 +44,7 @@ class Job:
     """Tasks that are sent together. Of a chain each, of a chord the last waits for the others."""
 
     number: int
-    kind: Kind
+    kind: JobKind
     steps: tuple[Step, ...]
     countdown_s: float = 0.0
 
@@ -83,7 +83,7 @@ def _jobs(chance: random.Random, ids: random.Random) -> Iterator[Job]:
 _Task = tuple[str, dict[str, Any]]
 
 
-def _tasks(kind: Kind, number: int, chance: random.Random) -> Iterator[_Task]:
+def _tasks(kind: JobKind, number: int, chance: random.Random) -> Iterator[_Task]:
     if kind == "page":
         yield _browse(f"/page/{2 * chance.randint(1, 20)}?job={number}")
     elif kind == "slow":

@@ -31,7 +31,7 @@ from chaos.submissions import (
     read_submissions,
     resolve_statuses,
 )
-from chaos.waits import P95_S, Bound, Kind, Outage, Sample, covered_s, measure, p95
+from chaos.waits import P95_S, Bound, Outage, Sample, VictimKind, covered_s, measure, p95
 from chaos.witness import Evidence, examine, judge, read_commands
 from chaos.work import make_jobs
 from swarm.delivery import scripts
@@ -278,7 +278,11 @@ def test_the_percentile_is_one_of_the_samples(seconds: list[float], expected: fl
     ],
 )
 def test_an_outage_takes_its_own_time_off_a_wait_and_no_more(
-    kind: Kind, back_at: float, outages: list[tuple[float, float]], bound: Bound, seconds: float
+    kind: VictimKind,
+    back_at: float,
+    outages: list[tuple[float, float]],
+    bound: Bound,
+    seconds: float,
 ) -> None:
     sample = measure(kind, "kill", HOLDER, (100.0, back_at), [Outage(*each) for each in outages])
     assert (sample.bound, sample.seconds) == (bound, seconds)
