@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 import redis
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery._state import get_current_task
 
 from swarm.delivery import scripts
 from swarm.delivery.holder import worker_holder
@@ -22,12 +24,11 @@ DONE_S = 24 * 3600
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
-def commit(outcome: Outcome, client: redis.Redis, *, is_patient: bool) -> None:
+def commit(outcome: Outcome, client: redis.Redis) -> None:
     """End a task in one step.
 
-    A task's own process is patient, and tries until the broker takes it: it has nothing better to
-    do, and the task's time limit over it. A parent goes on, and its holder tells
-    the broker later.
+    A task's own process waits for the broker as long as it takes: it has nothing better to do, and
+    the hard time limit over it. A parent goes on, and its holder tells the broker later.
 
     Raises:
         redis.RedisError: a refusal that lasts; the message is still held.
@@ -35,18 +36,15 @@ def commit(outcome: Outcome, client: redis.Redis, *, is_patient: bool) -> None:
     holder = worker_holder()
     arguments = outcome.arguments(str(holder.name), done_ttl_s=DONE_S)
     run = partial(_run, client, outcome.task_id, arguments)
-    try:
-        run()
-    except (redis.RedisError, OSError) as exc:
-        if not scripts.is_passing(exc):
-            raise
-        log.warning(
-            "a task's end waits for the broker",
-            extra={"fields": {"task_id": outcome.task_id, "reason": str(exc)}},
-        )
-        if is_patient:
-            _persist(run)
-        else:
+    if holder.is_inherited or get_current_task() is not None:
+        _persist(run, outcome.task_id)
+    else:
+        try:
+            run()
+        except (redis.RedisError, OSError) as exc:
+            if not scripts.is_passing(exc):
+                raise
+            _log_wait(outcome.task_id, exc)
             holder.tell_later(outcome.tag, run)
     outcome.is_closed = True
 
@@ -63,15 +61,27 @@ def _run(client: redis.Redis, task_id: str, arguments: list[Any]) -> None:
         )
 
 
-def _persist(run: Callable[[], object]) -> None:
-    pause_s = _FIRST_PAUSE_S
+def _persist(run: Callable[[], object], task_id: str) -> None:
+    pause_s = 0.0
     while True:
-        time.sleep(pause_s)
         try:
+            time.sleep(pause_s)
             run()
+        except SoftTimeLimitExceeded:
+            # The limit is the body's, and that is over.
+            continue
         except (redis.RedisError, OSError) as exc:
             if not scripts.is_passing(exc):
                 raise
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            if not pause_s:
+                _log_wait(task_id, exc)
+            pause_s = min(2 * pause_s or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         else:
             return
+
+
+def _log_wait(task_id: str, exc: Exception) -> None:
+    log.warning(
+        "a task's end waits for the broker",
+        extra={"fields": {"task_id": task_id, "reason": str(exc)}},
+    )

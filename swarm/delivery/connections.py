@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import Any
+from weakref import WeakSet
 
 #: `struct linger`: on, for 0 s.
 _NO_LINGER = struct.pack("ii", 1, 0)
+_sockets: WeakSet[socket.socket] = WeakSet()
 
 
 def abortive(connection_class: type[Any]) -> type[Any]:
@@ -21,6 +24,16 @@ def abortive(connection_class: type[Any]) -> type[Any]:
         def _connect(self) -> Any:
             connected = super()._connect()
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            _sockets.add(connected)
             return connected
 
     return AbortiveConnection
+
+
+def _close_inherited() -> None:
+    """A pool process has copies of its parent's: the last one to close is the one that counts."""
+    for each in list(_sockets):
+        each.close()
+
+
+os.register_at_fork(after_in_child=_close_inherited)

@@ -21,8 +21,7 @@ from uuid import uuid4
 
 import redis
 
-from swarm.delivery import keys
-from swarm.delivery.scripts import is_passing
+from swarm.delivery.scripts import RENEW, is_passing
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ class Holder:
         self.name = name or HolderName(
             f"{socket.gethostname()}:channel:{os.getpid()}:", uuid4().hex, is_unit=False
         )
+        self._pid = os.getpid()
         self._closed = threading.Event()
         self.delivered: OrderedDict[str, Any] = OrderedDict()
         self.dirty: set[str] = set()
@@ -90,6 +90,11 @@ class Holder:
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
         self._teller: threading.Thread | None = None
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a pool process, whose parent has made it. No thread of it lives here."""
+        return os.getpid() != self._pid
 
     @property
     def client(self) -> redis.Redis:
@@ -135,7 +140,8 @@ class Holder:
         Until then it is in the holder's list, and is given back should this process end.
         """
         with self._lock:
-            self._untold[tag] = telling
+            # Only a message's first end counts.
+            self._untold.setdefault(tag, telling)
             if self._teller is None or not self._teller.is_alive():
                 self._teller = threading.Thread(target=self._keep_telling, name="tell", daemon=True)
                 self._teller.start()
@@ -188,7 +194,7 @@ class Holder:
             if not self.needs_lease(time.monotonic()):
                 continue
             try:
-                client.set(keys.lease(str(self.name)), "1", ex=LEASE_S)
+                RENEW.run(client, str(self.name), LEASE_S)
             except (redis.RedisError, OSError) as exc:
                 if renewed:
                     log.warning("lease not renewed", extra={"fields": {"reason": str(exc)}})

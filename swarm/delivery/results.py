@@ -8,6 +8,7 @@ nothing if the message is no longer held.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from typing import Any
 
 import redis
 from celery import states
-from celery._state import get_current_task
 from celery.backends import redis as celery_redis
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError
@@ -64,19 +64,27 @@ class ResultBackend(celery_redis.RedisBackend):
         store_result: bool = True,
         state: str = states.SUCCESS,
     ) -> None:
+        if _has_ended(request):
+            return
         with self._ending(request):
             super().mark_as_done(task_id, result, request, store_result, state)
 
     def mark_as_failure(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> None:
+        if _has_ended(kwargs.get("request")):
+            return
         # What a success would have published is void.
         with self._ending(kwargs.get("request"), anew=True):
             super().mark_as_failure(task_id, exc, *args, **kwargs)
 
     def mark_as_revoked(self, task_id: str, *args: Any, **kwargs: Any) -> None:
+        if _has_ended(kwargs.get("request")):
+            return
         with self._ending(kwargs.get("request"), anew=True):
             super().mark_as_revoked(task_id, *args, **kwargs)
 
     def mark_as_retry(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> Any:
+        if _has_ended(kwargs.get("request")):
+            return None
         with self._ending(kwargs.get("request")) as outcome:
             if outcome is not None:
                 outcome.goes_on = True
@@ -86,8 +94,10 @@ class ResultBackend(celery_redis.RedisBackend):
         """Called when the trace of a task is over: ends what ended without a result."""
         outcome = outcomes.collecting()
         outcomes.end()
-        if outcome is not None and not outcome.is_closed:
-            commit(outcome, self.client, is_patient=True)
+        # SIGTERM and the like raise in the midst of a body or its end: that is a death.
+        was_interrupted = sys.exc_info()[0] is not None
+        if outcome is not None and not outcome.is_closed and not was_interrupted:
+            commit(outcome, self.client)
         super().process_cleanup()
 
     @contextmanager
@@ -103,7 +113,7 @@ class ResultBackend(celery_redis.RedisBackend):
         with outcomes.collected(request, anew=anew) as outcome:
             yield outcome
         if outcome is not None:
-            commit(outcome, self.client, is_patient=get_current_task() is not None)
+            commit(outcome, self.client)
             outcomes.end()
 
     # -- what is stored meanwhile
@@ -276,3 +286,12 @@ class ResultBackend(celery_redis.RedisBackend):
             return joined
         parts = self.client.zrange(self.get_key_for_group(group_id, ".j"), 0, -1)
         return [self._unpack_chord_result(part, self.decode) for part in parts]
+
+
+def _has_ended(request: Any) -> bool:
+    """Whether the request's end is committed, or handed over to be.
+
+    Celery tells of some ends twice: of a hard time limit as a failure and as a timeout.
+    """
+    outcome = getattr(request, "outcome", None)
+    return outcome is not None and outcome.is_closed and outcomes.collecting() in (None, outcome)

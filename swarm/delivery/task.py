@@ -43,7 +43,7 @@ class Task(celery.Task[Any, Any]):
         except Reject:
             # The parent answers for the message.
             raise
-        except BaseException:
+        except Exception:
             self._begin_end(request)
             raise
         self._begin_end(request)

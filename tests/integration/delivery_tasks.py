@@ -48,6 +48,12 @@ def fail(*args: Any) -> None:
     raise ValueError("as told")
 
 
+@app.task(name="analysis.exhaust")
+def exhaust() -> None:
+    _ran("exhaust")
+    raise MemoryError("too large")
+
+
 @app.task(name="analysis.told")
 def told(task_id: str) -> None:
     """With one parameter, an errback is a task of its own."""
@@ -81,11 +87,31 @@ def soft() -> str:
 @app.task(name="analysis.hard", soft_time_limit=1, time_limit=2)
 def hard() -> None:
     _ran("hard")
+    _sleep_on()
+
+
+def _sleep_on() -> None:
     while True:
         try:
             time.sleep(60)
         except SoftTimeLimitExceeded:
             continue
+
+
+@app.task(name="analysis.stubborn", soft_time_limit=3, time_limit=4)
+def stubborn() -> str:
+    """Its first run ends by its time limit."""
+    _ran("stubborn")
+    if _runs_of("stubborn") == 1:
+        _sleep_on()
+    return "good"
+
+
+@app.task(name="analysis.late", soft_time_limit=2, time_limit=30)
+def late() -> str:
+    _ran("late")
+    time.sleep(1)
+    return "in time"
 
 
 @app.task(name="analysis.ignore")

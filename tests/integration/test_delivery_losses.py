@@ -58,6 +58,47 @@ def test_a_task_that_kills_its_process_three_times_is_a_dead_letter(
     assert delivery.send("add", 1, 1).get(timeout=15) == 2
 
 
+def test_a_time_limit_ends_a_task_once(delivery: DeliveryStage) -> None:
+    """Celery tells of it twice: as a failure, and as a timeout."""
+    delivery.worker()
+    result = delivery.send("hard", link_error=delivery.task("told"))
+    with pytest.raises(Exception, match="TimeLimitExceeded"):
+        result.get(timeout=15)
+    wait_until(lambda: result.id in delivery.runs(), what="its errback")
+    delivery.wait_idle()
+    assert delivery.runs() == ["hard", result.id]
+
+
+def test_a_time_limit_of_a_task_that_others_have_done_changes_nothing(
+    delivery: DeliveryStage,
+) -> None:
+    first = delivery.worker(1, INVOCATION_ID="first")
+    result = delivery.send("stubborn", link_error=delivery.task("told"))
+    wait_until(lambda: delivery.runs() == ["stubborn"], what="its run")
+    delivery.give_back("first")
+    delivery.worker(2)
+    assert result.get(timeout=10) == "good"
+    wait_until(lambda: "came too late" in first.log, what="the limit of its first run")
+    delivery.wait_idle()
+    assert result.state == "SUCCESS"
+    assert delivery.runs() == ["stubborn"] * 2
+
+
+def test_a_soft_limit_during_the_commit_is_too_late(delivery: DeliveryStage) -> None:
+    worker = delivery.worker()
+    result = delivery.send("late", link_error=delivery.task("told"))
+    wait_until(lambda: delivery.runs() == ["late"], what="its run")
+    with delivery.stage.redis.connect() as redis:
+        redis.config_set("min-replicas-to-write", 1)
+        time.sleep(4)
+        redis.config_set("min-replicas-to-write", 0)
+    assert result.get(timeout=10) == "in time"
+    delivery.wait_idle()
+    assert delivery.runs() == ["late"]
+    assert "waits for the broker" in worker.log
+    assert "Soft time limit" in worker.log
+
+
 # -- deaths and losses
 
 
@@ -72,6 +113,29 @@ def test_what_a_killed_worker_held_is_given_back_and_done(delivery: DeliveryStag
     delivery.worker(INVOCATION_ID="second")
     assert result.get(timeout=20) == "twice"
     assert delivery.runs() == ["twice", "twice"]
+
+
+def test_a_pool_process_that_is_told_to_end_loses_nothing(delivery: DeliveryStage) -> None:
+    """SIGTERM raises in the midst of the body, and is no end of the task."""
+    worker = delivery.worker()
+    result = delivery.send("note", "twice", 3.0)
+    wait_until(lambda: delivery.runs() == ["twice"], what="its run")
+    psutil.Process(worker.process.pid).children()[0].terminate()
+    assert result.get(timeout=20) == "twice"
+    assert delivery.runs() == ["twice", "twice"]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_cold_shutdown_loses_nothing(delivery: DeliveryStage, pool: str) -> None:
+    worker = delivery.worker(CELERY_POOL=pool)
+    result = delivery.send("note", "twice", 5.0)
+    wait_until(lambda: delivery.runs() == ["twice"], what="its run")
+    worker.process.send_signal(signal.SIGQUIT)
+    worker.process.wait(timeout=20)
+    # Threads cannot be broken off: they end it first.
+    assert (delivery.held(), delivery.waiting()) == (0, 1 if pool == "prefork" else 0)
+    delivery.worker(2)
+    assert result.get(timeout=20) == "twice"
 
 
 def test_the_next_start_gives_back_when_nobody_did(delivery: DeliveryStage) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
+from multiprocessing import get_context
 
 import pytest
 import redis
@@ -111,13 +113,20 @@ def test_what_may_succeed_later(error: Exception, expected: object) -> None:
     assert is_passing(error) is expected
 
 
-def test_a_connection_that_closes_takes_back_what_was_not_received() -> None:
+@pytest.mark.parametrize("children", [0, 1])
+def test_a_connection_that_closes_takes_back_what_was_not_received(children: int) -> None:
+    """Though a pool process, forked meanwhile, has a copy of it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         connection = abortive(redis.Connection)(
             host="127.0.0.1", port=server.getsockname()[1], socket_timeout=0.2
         )
         ours = connection._sock = connection._connect()
         theirs, _ = server.accept()
+        forked = [
+            get_context("fork").Process(target=time.sleep, args=(60,)) for _ in range(children)
+        ]
+        for child in forked:
+            child.start()
         with theirs:
             # More than lies in both buffers: the rest waits to be sent.
             with pytest.raises(TimeoutError):
@@ -126,6 +135,9 @@ def test_a_connection_that_closes_takes_back_what_was_not_received() -> None:
             theirs.settimeout(5)
             with pytest.raises(ConnectionResetError):
                 _read_to_the_end(theirs)
+        for child in forked:
+            child.kill()
+            child.join()
 
 
 def _read_to_the_end(connection: socket.socket) -> None:

@@ -72,8 +72,8 @@ while at <= #ARGV do
     at = at + 7
   end
 end
-let_go()
 if done_ttl ~= '0' then
   redis.call('SET', done, mark, 'EX', done_ttl)
 end
+let_go()
 return 'committed'
