@@ -72,9 +72,11 @@ def test_what_a_subscription_pushes_is_no_request(redis_server: RedisServer) -> 
 
 def test_who_loses_redis_loses_the_connection_to_the_proxy(tmp_path: Path) -> None:
     need(REDIS, "redis-tools")
-    server = RedisServer(tmp_path)
-    server.start()
-    with CountingProxy(server.port, ["client"]) as proxy, connect(proxy, "client") as client:
+    with (
+        RedisServer(tmp_path) as server,
+        CountingProxy(server.port, ["client"]) as proxy,
+        connect(proxy, "client") as client,
+    ):
         assert client.ping()
         server.stop()
         with pytest.raises(RedisConnectionError):

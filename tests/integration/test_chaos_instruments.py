@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from chaos.recovery import HeldMessage, look
 from chaos.submissions import Entry, FinalStatuses
 from chaos.witness import examine, judge, read_commands
 from swarm.delivery import scripts
+from swarm.delivery.outcome import Outcome
+from tests.contract.delivery.messages import commit, publish, take
 from tests.loopback import PASSWORD, REDIS, RedisServer
 from tests.programs import need
 
@@ -31,27 +32,23 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def publish(client: redis.Redis, task_id: str) -> None:
-    headers = {"id": task_id, "task": "analysis.run"}
-    message = json.dumps({"headers": headers, "properties": {"delivery_tag": f"tag-{task_id}"}})
-    arguments = (f"tag-{task_id}", "analysis", message, "", "", 60, task_id, 60)
-    scripts.PUBLISH.run(client, *arguments)
+def publish_task(client: redis.Redis, task_id: str) -> None:
+    publish(client, "analysis", tag=f"tag-{task_id}", task_id=task_id)
 
 
-def take(client: redis.Redis, holder: str = HOLDER) -> None:
-    scripts.TAKE.run(client, holder, 1, "0", "analysis", "analysis")
+def take_task(client: redis.Redis, holder: str = HOLDER) -> None:
+    take(client, "analysis", holder=holder)
 
 
-def commit(client: redis.Redis, task_id: str, holder: str = HOLDER) -> bytes:
-    key, value = f"celery-task-meta-{task_id}", '{"status": "SUCCESS", "result": 1}'
-    effects = ("store", key, value, 60)
-    answer: bytes = scripts.COMMIT.run(client, holder, f"tag-{task_id}", task_id, 60, *effects)
-    return answer
+def commit_task(client: redis.Redis, task_id: str, holder: str = HOLDER) -> str:
+    outcome = Outcome(f"tag-{task_id}", task_id)
+    outcome.store(f"celery-task-meta-{task_id}", '{"status": "SUCCESS", "result": 1}', 60)
+    return commit(client, outcome, holder)
 
 
 def take_and_commit(client: redis.Redis, task_id: str) -> None:
-    take(client)
-    commit(client, task_id)
+    take_task(client)
+    commit_task(client, task_id)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +65,13 @@ def test_a_trap_strikes_between_two_steps(
         return True
 
     direct = server.connect()
-    publish(direct, "a")
     with TrapProxy("127.0.0.1", ("127.0.0.1", server.port), SHAS) as proxy:
         once = Retry(NoBackoff(), 0)
         through = redis.Redis(port=proxy.port, password=PASSWORD, retry=once, socket_timeout=5)
-        # Nothing is there to be taken, and so nothing is caught.
-        scripts.TAKE.run(through, HOLDER, 1, "0", "browser", "browser")
         trap = proxy.set(where, spring)
+        # Nothing is there to be taken, and so nothing is caught.
+        take_task(through)
+        publish_task(direct, "a")
         with pytest.raises(redis.ConnectionError):
             take_and_commit(through, "a")
         assert trap.sprung.wait(5)
@@ -85,25 +82,25 @@ def test_a_trap_strikes_between_two_steps(
 
 def test_what_is_held_is_seen_with_its_task(server: RedisServer) -> None:
     client = server.connect()
-    publish(client, "a")
-    take(client)
+    publish_task(client, "a")
+    take_task(client)
     assert look(client) == [HeldMessage(HOLDER, "tag-a", "a", 0)]
 
 
 def test_redis_own_file_tells_what_was_committed_and_how_often(server: RedisServer) -> None:
     client = server.connect()
     for task_id in ("once", "twice", "lost"):
-        publish(client, task_id)
-        take(client)
-    commit(client, "once")
-    commit(client, "twice")
+        publish_task(client, task_id)
+        take_task(client)
+    commit_task(client, "once")
+    commit_task(client, "twice")
     # What must never happen: its mark is gone, and it is taken and committed again.
     client.delete("swarm:done:twice", *client.keys("swarm:sent:*"))
-    publish(client, "twice")
-    take(client, "worker2:analysis:1:second")
-    assert commit(client, "twice", "worker2:analysis:1:second") == b"committed"
+    publish_task(client, "twice")
+    take_task(client, "worker2:analysis:1:second")
+    assert commit_task(client, "twice", "worker2:analysis:1:second") == "committed"
     # A worker that was given up comes too late, and that is no commit.
-    assert commit(client, "once", "worker2:analysis:1:second") == b"gone"
+    assert commit_task(client, "once", "worker2:analysis:1:second") == "gone"
 
     (file,) = (server.directory / "appendonlydir").glob("*.incr.aof")
     evidence = examine(read_commands(file.read_bytes()))
