@@ -6,17 +6,17 @@
 local tag, key, message, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local idempotency_key, claim_ttl, task_id, guard_ttl = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
-if idempotency_key ~= '' then
-  local claim = 'swarm:claim:' .. idempotency_key
-  if not redis.call('SET', claim, task_id, 'NX', 'EX', claim_ttl) then
-    local holder = redis.call('GET', claim)
-    if holder ~= task_id then
-      return holder
-    end
-  end
+local claim = 'swarm:claim:' .. idempotency_key
+local claimed_by = idempotency_key ~= '' and redis.call('GET', claim)
+if claimed_by and claimed_by ~= task_id then
+  return claimed_by
 end
 -- A publisher that lost the reply asks again. One message may go to several queues.
 if redis.call('SET', 'swarm:sent:' .. tag .. ':' .. key, '1', 'NX', 'EX', guard_ttl) then
   enqueue(key, message, due)
+end
+-- Comes last: an error undoes nothing, and a claim stands for a task that is queued.
+if idempotency_key ~= '' and not claimed_by then
+  redis.call('SET', claim, task_id, 'EX', claim_ttl)
 end
 return ''

@@ -84,3 +84,12 @@ def test_a_letter_that_may_not_be_replayed_stays_one(client: redis.Redis, limite
     with pytest.raises(redis.ResponseError, match="can't access"):
         scripts.REPLAY.run(limited("swarm:*", "celery-task-meta-*"), outcome.tag)
     assert [letter.tag for letter in DeadLetters(client).all()] == [outcome.tag]
+
+
+def test_a_task_that_may_not_be_queued_claims_no_idempotency_key(
+    client: redis.Redis, limited: As
+) -> None:
+    with pytest.raises(redis.ResponseError, match="can't access"):
+        publish(limited("swarm:*"), key="once", task_id="first")
+    tag = publish(client, key="once", task_id="second")
+    assert waiting(client) == [tag]
