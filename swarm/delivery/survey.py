@@ -6,7 +6,8 @@ Why a message without a lease is not enough. A living worker that reaches the br
 at most 35 s after it took a message (held for 15 s, looked at every 20 s) and renews it every 20 s
 for 60 s. So whoever holds a message for 60 s, and has no lease at their end, has not reached a
 broker that was there all the time. That it was there is only known from surveys close to each
-other that were answered at once: after anything else all sightings start anew, which gives the
+other that were answered at once. And leases end by the broker's wall clock: when that is set, or
+its host slept, all are over at once. After any of this all sightings start anew, which gives the
 workers one full lease to renew theirs.
 """
 
@@ -28,6 +29,9 @@ class Patience:
     an outage that fits in costs a holder one renewal, and a lease bears two."""
     slow_s: float = 1.0
     """A reply that takes longer is no sign of a broker that works."""
+    jump_s: float = 3.0
+    """By how much the broker's clock may move more or less than the reaper's between two surveys.
+    More than a reply takes, less than the 20 s that a lease has left if a renewal failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Survey:
 
     asked_at: float
     answered_at: float
+    broker_s: float
+    """Epoch seconds by the broker's clock."""
     queues: Mapping[str, QueueSight]
     holders: tuple[Held, ...]
 
@@ -86,6 +92,7 @@ def parse_survey(
     return Survey(
         asked_at,
         answered_at,
+        now_ms / 1000,
         {
             queue: QueueSight(
                 int(length), None if due < 0 else max(0.0, (due - now_ms) / 1000), bool(rung)
@@ -119,6 +126,8 @@ class Sightings:
     """Held without a lease in the last two surveys."""
     unleased: frozenset[tuple[str, str]] = frozenset()
     asked_at: float | None = None
+    broker_s: float = 0.0
+    """Of the last survey."""
 
     def after(self, survey: Survey, patience: Patience) -> Sightings:
         """The sightings with this survey's."""
@@ -130,13 +139,17 @@ class Sightings:
         }
         leases = {h.holder: h.lease_left_s for h in survey.holders if h.lease_left_s is not None}
         unleased = survey.unleased
-        return Sightings(since, leases, unleased & self.unleased, unleased, survey.asked_at)
+        suspects = unleased & self.unleased
+        return Sightings(since, leases, suspects, unleased, survey.asked_at, survey.broker_s)
 
     def _breaks(self, survey: Survey, patience: Patience) -> bool:
+        if self.asked_at is None:
+            return True
+        jump_s = (survey.broker_s - self.broker_s) - (survey.asked_at - self.asked_at)
         return (
-            self.asked_at is None
-            or survey.answered_at - survey.asked_at > patience.slow_s
+            survey.answered_at - survey.asked_at > patience.slow_s
             or survey.answered_at - self.asked_at > patience.gap_s
+            or abs(jump_s) > patience.jump_s
         )
 
     def lost(self, patience: Patience) -> dict[str, tuple[str, ...]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ import redis
 
 from swarm.brokers import connect, parse_broker
 from swarm.delivery import keys, scripts
-from swarm.delivery.holder import Holder, HolderName
+from swarm.delivery.holder import LEASE_S, Holder, HolderName
 from swarm.delivery.reaper import GivenBack, Reaper
 from swarm.delivery.release import DEATHS
 from swarm.delivery.survey import Attention, Patience, Rhythm, Survey
+from tests.loopback import wait_until
 from tests.role_redis import RoleRedis
 
 GONE, HERE = "h1:browser:1:a", "h2:browser:1:b"
@@ -32,11 +34,16 @@ class Rig:
     admin: redis.Redis
     now: float = 1000.0
     reply_s: float = 0.0
+    ahead_s: float = 0.0
+    """By how much the broker's clock was put forward."""
     reaper: Reaper = field(init=False)
 
     def __post_init__(self) -> None:
         broker = parse_broker("primary", self.server.url("scaler"), variable="REDIS_URL")
         self.reaper = Reaper(lambda: connect(broker), ["browser", "analysis"], clock=self._clock)
+        ask = self.reaper._ask
+        # Redis' own clock does not make the test's leaps.
+        self.reaper._ask = lambda: replace(ask(), broker_s=self.now + self.ahead_s)  # type: ignore[method-assign]
 
     def _clock(self) -> float:
         self.now += self.reply_s
@@ -194,6 +201,23 @@ def test_a_slow_reply_starts_all_sightings_anew(rig: Rig) -> None:
     assert rig.looks(2) != []
 
 
+def test_a_jump_of_the_brokers_clock_starts_all_sightings_anew(rig: Rig) -> None:
+    rig.take("t1")
+    rig.looks(6)
+    rig.ahead_s = 60.0
+    assert rig.looks(6) == []
+    assert rig.look() == (GivenBack(GONE, 1, 0, WHY),)
+
+
+def test_a_survey_tells_the_brokers_clock(rig: Rig) -> None:
+    broker = parse_broker("primary", rig.server.url("scaler"), variable="REDIS_URL")
+    reaper = Reaper(lambda: connect(broker), ["browser"])
+    try:
+        assert reaper.look().survey.broker_s == pytest.approx(time.time(), abs=2)
+    finally:
+        reaper.close()
+
+
 def test_a_frozen_broker_is_given_up_in_seconds(rig: Rig) -> None:
     rig.look()
     process = rig.server.process
@@ -246,6 +270,22 @@ def test_a_holder_of_ours_keeps_its_lease_before_the_reaper_gives_it_up(
         assert [each.returned for each in reaper.look().given] == [1]
     finally:
         reaper.close()
+
+
+def test_a_full_broker_renews_leases(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it answers the reaper, and lets it give back."""
+    monkeypatch.setattr("swarm.delivery.holder.RENEWAL_S", 0.05)
+    broker = parse_broker("primary", rig.server.url("worker"), variable="REDIS_URL")
+    holder = Holder(HolderName("h1:browser:1:", "a", is_unit=True))
+    rig.take("t1")
+    rig.admin.config_set("maxmemory", 1)
+    try:
+        holder.took("t1", lambda: connect(broker), again=True)
+        wait_until(lambda: rig.admin.exists(keys.lease(GONE)) == 1, what="its lease")
+        assert 0 < rig.admin.ttl(keys.lease(GONE)) <= LEASE_S
+    finally:
+        holder.close()
+        rig.admin.config_set("maxmemory", rig.server.mark)
 
 
 def test_names_of_connections_that_hold_nothing_go_after_an_hour_and_instances_stay(

@@ -29,8 +29,14 @@ RHYTHM = Rhythm()
 EMPTY = QueueSight(0, None, rung=False)
 
 
-def survey(at: float, *holders: Held, took_s: float = 0.0, **queues: QueueSight) -> Survey:
-    return Survey(at, at + took_s, queues, holders)
+#: Epoch seconds at the broker when the reaper's clock says 0.
+EPOCH_S = 1.7e9
+
+
+def survey(
+    at: float, *holders: Held, took_s: float = 0.0, ahead_s: float = 0.0, **queues: QueueSight
+) -> Survey:
+    return Survey(at, at + took_s, EPOCH_S + at + ahead_s, queues, holders)
 
 
 def held(*tags: str, lease_left_s: float | None = None, holder: str = "h1:browser:1:a") -> Held:
@@ -60,6 +66,7 @@ def test_the_durations_are_those_that_holders_keep() -> None:
     assert PATIENCE.gap_s < RENEWAL_S
     # One renewal may fail, first or later.
     assert LEASE_AFTER_S + 2 * RENEWAL_S < LEASE_S
+    assert PATIENCE.slow_s < PATIENCE.jump_s < LEASE_S - 2 * RENEWAL_S
     assert RHYTHM.close_s + PATIENCE.slow_s < PATIENCE.gap_s
     assert f"local LEASE_TTL = {LEASE_S} " in scripts.TAKE.text
 
@@ -76,6 +83,10 @@ LOST = {"h1:browser:1:a": ("t",)}
         pytest.param(every_10_s(*[LEASED] * 6, T), id="its lease ended while it was watched"),
         pytest.param(every_10_s(LEASED, *[T] * 6), id="a lease, perhaps for another message"),
         pytest.param(every_10_s(*[held("t")] * 3, *[held("t", "u")] * 5), id="with a younger one"),
+        pytest.param(
+            [survey(10 * n, T, ahead_s=0.9 * n) for n in range(7)],
+            id="the broker's clock is corrected little by little",
+        ),
     ],
 )
 def test_what_nobody_keeps_is_lost_after_a_leases_time_and_not_before(
@@ -106,6 +117,17 @@ def test_what_nobody_keeps_is_lost_after_a_leases_time_and_not_before(
         pytest.param(
             [survey(300 * n, LEASED if n < 9 else T) for n in range(10)],
             id="the broker may have been away for minutes",
+        ),
+        pytest.param(
+            [
+                *every_10_s(*[LEASED] * 7),
+                *(survey(70 + 10 * n, T, ahead_s=60) for n in range(6)),
+            ],
+            id="the broker's clock was put forward",
+        ),
+        pytest.param(
+            [*every_10_s(*[T] * 6), *(survey(60 + 10 * n, T, ahead_s=-60) for n in range(6))],
+            id="the broker's clock was put back",
         ),
     ],
 )
@@ -149,6 +171,7 @@ def test_when_to_look_again(surveys: list[Survey], attention: dict[str, Any], pa
 def test_an_answer_is_read() -> None:
     reply = [5000, 3, -1, 1, 0, 7500, 0, b"h:browser:1:x", 30500, [b"t", b"\xff"], b"i", -2, []]
     read = parse_survey(reply, ["browser", "analysis"], asked_at=1.0, answered_at=1.5)
+    assert (read.asked_at, read.answered_at, read.broker_s) == (1.0, 1.5, 5.0)
     assert read.queues == {
         "browser": QueueSight(3, None, rung=True),
         "analysis": QueueSight(0, 2.5, rung=False),
@@ -172,15 +195,27 @@ def test_another_answer_is_refused(reply: Any) -> None:
 
 @dataclass
 class Broker:
-    """Leases as Redis keeps them; away at times."""
+    """Leases as Redis keeps them, by a clock that may be set; away at times."""
 
     outages: list[tuple[float, float]]
+    jumps: list[tuple[float, float]]
+    """When its clock is set, and by how much."""
     lease_until: dict[str, float] = field(default_factory=dict)
     returned: list[str] = field(default_factory=list)
     """What somebody held before, and whoever takes it next has a lease for."""
 
     def is_there(self, now: float) -> bool:
         return not any(begin <= now < end for begin, end in self.outages)
+
+    def clock(self, now: float) -> float:
+        return EPOCH_S + now + sum(by for at, by in self.jumps if at <= now)
+
+    def lease(self, holder: str, now: float) -> None:
+        self.lease_until[holder] = self.clock(now) + LEASE_S
+
+    def lease_left_s(self, holder: str, now: float) -> float | None:
+        left = self.lease_until.get(holder, 0.0) - self.clock(now)
+        return left if left > 0 else None
 
 
 class Worker:
@@ -211,7 +246,7 @@ class Worker:
             tag, since = f"{self.name}-{self.count}", now
             if self.broker.returned:
                 tag, since = self.broker.returned.pop(), float("-inf")
-                self.broker.lease_until[self.name] = now + LEASE_S
+                self.broker.lease(self.name, now)
             self.held.add(tag)
             self.since[tag] = since
             length = self.chance.choice([0.3, 3, 12, 20, 40, 70, 300])
@@ -219,17 +254,17 @@ class Worker:
         if now >= self.next_tick:
             self.next_tick += RENEWAL_S + self.chance.uniform(0, 0.2)
             if there and any(now - since >= LEASE_AFTER_S for since in self.since.values()):
-                self.broker.lease_until[self.name] = now + LEASE_S
+                self.broker.lease(self.name, now)
 
 
 def look(now: float, broker: Broker, workers: list[Worker]) -> Survey | None:
     if not broker.is_there(now):
         return None
-    holders = []
-    for worker in workers:
-        left = broker.lease_until.get(worker.name, 0.0) - now
-        holders.append(Held(worker.name, left if left > 0 else None, tuple(sorted(worker.held))))
-    return Survey(now, now + 0.01, {}, tuple(holders))
+    holders = tuple(
+        Held(worker.name, broker.lease_left_s(worker.name, now), tuple(sorted(worker.held)))
+        for worker in workers
+    )
+    return Survey(now, now + 0.01, broker.clock(now), {}, holders)
 
 
 def troubles(seed: int) -> list[tuple[float, float]]:
@@ -255,11 +290,12 @@ class World:
     seed: int
     rhythm_s: float | None = None
     outages: list[tuple[float, float]] = field(default_factory=list)
+    jumps: list[tuple[float, float]] = field(default_factory=list)
     vanishes: bool = False
 
     def __post_init__(self) -> None:
         chance = Random(self.seed)
-        self.broker = Broker(self.outages)
+        self.broker = Broker(self.outages, self.jumps)
         self.workers = [Worker(f"w{n}", self.broker, chance) for n in range(3)]
         self.first, *_ = self.workers
         if self.vanishes:
@@ -301,6 +337,23 @@ seeds = st.integers(0, 2**32)
 def test_no_living_worker_is_ever_robbed(seed: int, rhythm_s: float | None) -> None:
     world = World(seed, rhythm_s, troubles(seed))
     world.run(700)
+    assert world.lost_at == []
+
+
+jumps = st.tuples(st.floats(0, 400), st.one_of(st.floats(-3600, 3600), st.floats(-60, 120)))
+
+
+@settings(max_examples=300)
+@given(
+    seed=seeds,
+    rhythm_s=st.sampled_from([None, 2.0, 13.0]),
+    jumps=st.lists(jumps, min_size=1, max_size=4),
+)
+def test_a_clock_of_the_broker_that_is_set_robs_nobody(
+    seed: int, rhythm_s: float | None, jumps: list[tuple[float, float]]
+) -> None:
+    world = World(seed, rhythm_s, jumps=jumps)
+    world.run(500)
     assert world.lost_at == []
 
 
