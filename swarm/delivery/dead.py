@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,10 @@ import redis
 
 from swarm.delivery import keys, scripts
 from swarm.errors import PermanentError
+
+#: About how many letters one reply brings. All at once may be more than the broker sends within
+#: its time limit, while everybody else waits.
+_PORTION = 100
 
 
 class NoSuchLetterError(PermanentError):
@@ -58,8 +63,7 @@ class DeadLetters:
 
     def all(self) -> list[DeadLetter]:
         """The oldest first."""
-        letters = [_parse(entry) for entry in self._client.hvals(keys.DEAD)]
-        return sorted(letters, key=lambda letter: letter.at)
+        return sorted(self._read(), key=lambda letter: letter.at)
 
     def find(self, name: str) -> DeadLetter:
         """A letter by its tag or its task id.
@@ -70,10 +74,12 @@ class DeadLetters:
         entry = self._client.hget(keys.DEAD, name)
         if entry is not None:
             return _parse(entry)
-        for letter in self.all():
-            if letter.task_id == name:
-                return letter
-        raise NoSuchLetterError(f"no dead letter {name}; `swarm dead list` shows those there are")
+        found = [letter for letter in self._read() if letter.task_id == name]
+        if not found:
+            raise NoSuchLetterError(
+                f"no dead letter {name}; `swarm dead list` shows those there are"
+            )
+        return min(found, key=lambda letter: letter.at)
 
     def replay(self, letter: DeadLetter) -> bool:
         """Back to the tail of its queue, its deaths forgiven; False if it was gone already."""
@@ -82,6 +88,14 @@ class DeadLetters:
     def drop(self, letter: DeadLetter) -> bool:
         """For good; False if it was gone already."""
         return bool(self._client.hdel(keys.DEAD, letter.tag))
+
+    def _read(self) -> Iterator[DeadLetter]:
+        seen = set()
+        for tag, entry in self._client.hscan_iter(keys.DEAD, count=_PORTION):
+            # A scan may bring one twice.
+            if tag not in seen:
+                seen.add(tag)
+                yield _parse(entry)
 
 
 def _parse(entry: Any) -> DeadLetter:

@@ -223,7 +223,7 @@ SCALER = Rights(
         "EXPIRE swarm:deaths:t 60",
         "DEL swarm:deaths:t",
         "HSET swarm:dead t {}",
-        "HVALS swarm:dead",
+        "HSCAN swarm:dead 0",
         "HDEL swarm:dead t",
         "ZRANGE swarm:scheduled:browser -inf 2 BYSCORE LIMIT 0 100",
         "ZREM swarm:scheduled:browser m1",

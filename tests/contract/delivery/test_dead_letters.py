@@ -71,6 +71,23 @@ def test_a_replayed_letter_may_die_three_times_again(client: redis.Redis) -> Non
     assert release(client, ME, "died", "again", choice="all") == (1, 0)
 
 
+def test_many_letters_are_read_in_portions_and_listed_from_the_oldest(client: redis.Redis) -> None:
+    count = 350
+    tags = [publish(client, task_id=f"task {number}") for number in range(count)]
+    take(client, most=count)
+    for tag in tags:
+        release(client, ME, "dead", "unknown here", choice="only", needles=[tag])
+    client.config_resetstat()
+    letters = DeadLetters(client)
+    listed = letters.all()
+    assert sorted(letter.tag for letter in listed) == sorted(tags)
+    assert [letter.at for letter in listed] == sorted(letter.at for letter in listed)
+    assert letters.find("task 17").tag == tags[17]
+    stats = client.info("commandstats")
+    assert stats["cmdstat_hscan"]["calls"] > 5
+    assert not {"cmdstat_hvals", "cmdstat_hgetall"} & stats.keys()
+
+
 def test_a_dropped_letter_is_gone(client: redis.Redis) -> None:
     outcome = taken(client)
     release(client, ME, "dead", "unknown here", choice="all")
