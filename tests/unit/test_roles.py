@@ -74,5 +74,14 @@ def test_templates_are_validated_where_they_are_rendered() -> None:
                 assert "validate" in task["ansible.builtin.template"], f"{path}: {task['name']}"
 
 
+def test_whoever_has_something_to_tell_redis_stops_before_it() -> None:
+    """On one host; systemd stops units in the opposite of the order in which it starts them."""
+    for name in ("celery-worker@.service.j2", "flower.service.j2"):
+        text = (ROOT / "systemd" / name).read_text(encoding="utf-8")
+        (after,) = re.findall(r"^After=(.*)$", text, re.MULTILINE)
+        assert "redis-server.service" in after.split(), name
+        assert not re.search(r"^(Wants|Requires)=.*redis-server", text, re.MULTILINE), name
+
+
 def flatten(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [inner for task in tasks for inner in (task, *flatten(task.get("block", [])))]
