@@ -37,12 +37,16 @@ def publish(
     started = time.monotonic()
     try:
         claimed_by = _run(client, successor, tag, idempotency_key)
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as lost:
         # A connection that died unnoticed since its last use. The guard makes a repetition
         # harmless, the time limit keeps the producer's promise.
         if time.monotonic() - started > _RETRY_WITHIN_S:
             raise
-        claimed_by = _run(client, successor, tag, idempotency_key)
+        try:
+            claimed_by = _run(client, successor, tag, idempotency_key)
+        except RefusedError as refused:
+            # It says nothing of the first attempt, whose reply got lost.
+            raise lost from refused
     if claimed_by:
         raise DuplicateTaskError(bytes_to_str(claimed_by))
 
