@@ -133,7 +133,11 @@ def leftovers(lab: DeployedLab) -> dict[str, int]:
     """What waits, is scheduled, held, or dead; nothing at rest."""
     with contextlib.closing(lab.redis()) as client:
         waiting = sum(int(client.llen(key)) for queue in QUEUES for key in queue_keys(queue))
-        scheduled = sum(int(client.zcard(f"swarm:scheduled:{queue}")) for queue in QUEUES)
+        scheduled = sum(
+            int(client.zcard(f"swarm:scheduled:{key}"))
+            for queue in QUEUES
+            for key in queue_keys(queue)
+        )
         counts = {
             "waiting": waiting,
             "scheduled": scheduled,

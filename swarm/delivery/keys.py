@@ -4,7 +4,7 @@ r"""Names in Redis. What is not listed here is kombu's or Celery's own.
 |----------------------------------|------------------|----------------------------------------|
 | `<queue>`, `<queue>\x06\x16<N>`   | list             | waiting, by priority, as kombu does it |
 | `swarm:bell:<queue>`             | list of 0 or 1   | idle workers wait for it               |
-| `swarm:scheduled:<queue>`        | sorted set       | messages with an ETA, by epoch ms      |
+| `swarm:scheduled:<list>`         | sorted set       | messages with an ETA, by epoch ms      |
 | `swarm:held:<holder>`            | list             | taken, not committed                   |
 | `swarm:lease:<holder>`           | string, expires  | it lives, and has held something long  |
 | `swarm:holders`                  | hash             | holder -> its queues                   |

@@ -20,16 +20,38 @@ local function ring(queue)
   end
 end
 
-local function is_waiting(queue)
-  local keys = {queue}
+-- A queue's lists, one for each priority; `prefix` makes their schedules of them.
+local function lists_of(queue, prefix)
+  local keys = {prefix .. queue}
   for priority = 1, 9 do
-    keys[#keys + 1] = queue .. SEPARATOR .. priority
+    keys[#keys + 1] = prefix .. queue .. SEPARATOR .. priority
   end
-  return redis.call('EXISTS', unpack(keys)) > 0
+  return keys
 end
 
+local function is_waiting(queue)
+  return redis.call('EXISTS', unpack(lists_of(queue, ''))) > 0
+end
+
+-- Each list has a schedule: what is to be taken before it, from a time on.
+local SCHEDULE = 'swarm:scheduled:'
 local function is_scheduled(queue)
-  return redis.call('EXISTS', 'swarm:scheduled:' .. queue) == 1
+  return redis.call('EXISTS', unpack(lists_of(queue, SCHEDULE))) > 0
+end
+
+-- When the first scheduled message is due that is not due before `from`, or nil.
+local function next_due(queue, from)
+  local soonest
+  if is_scheduled(queue) then
+    for _, schedule in ipairs(lists_of(queue, SCHEDULE)) do
+      local first = redis.call(
+        'ZRANGE', schedule, from, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+      if first[2] then
+        soonest = math.min(soonest or math.huge, tonumber(first[2]))
+      end
+    end
+  end
+  return soonest
 end
 
 -- Held and scheduled messages carry the list they came from: "<list key>\n<message>".
@@ -60,7 +82,7 @@ end
 local function enqueue(key, message, due)
   local queue = queue_of(key)
   if due ~= '' and tonumber(due) > now_ms() then
-    redis.call('ZADD', 'swarm:scheduled:' .. queue, due, key .. '\n' .. message)
+    redis.call('ZADD', SCHEDULE .. key, due, key .. '\n' .. message)
   else
     redis.call('LPUSH', key, message)
   end
@@ -82,25 +104,11 @@ local function answer(key, value)
   if is_final(value) then
     local waiting = 'swarm:waiting:' .. key
     for _, mailbox in ipairs(redis.call('SMEMBERS', waiting)) do
-      redis.call('RPUSH', mailbox, key .. '\n' .. value)
-      redis.call('EXPIRE', mailbox, ANSWER_TTL)
-      redis.call('DEL', waiting)
+      -- Whoever waits there empties it. What is left was given up, and goes however much follows.
+      if redis.call('RPUSH', mailbox, key .. '\n' .. value) == 1 then
+        redis.call('EXPIRE', mailbox, ANSWER_TTL)
+      end
     end
+    redis.call('DEL', waiting)
   end
-end
-
--- What is due goes to the head of its queue: its turn came before what waits there.
-local function promote(queue)
-  local scheduled = 'swarm:scheduled:' .. queue
-  local due = redis.call('ZRANGE', scheduled, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, 100)
-  for at = #due, 1, -1 do
-    local key, message = open(due[at])
-    redis.call('RPUSH', key, message)
-    redis.call('ZREM', scheduled, due[at])
-  end
-end
-
-local function next_due(queue)
-  local first = redis.call('ZRANGE', 'swarm:scheduled:' .. queue, 0, 0, 'WITHSCORES')
-  return first[2] and tonumber(first[2]) or nil
 end

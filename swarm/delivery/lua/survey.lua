@@ -1,32 +1,35 @@
 -- What the reaper looks at: the queues, and every holder with its lease and what it holds. On the
--- way it moves what is due and rings for queues that wait, in case nobody is left who would.
+-- way it rings for queues that wait, in case nobody is left who would.
 -- ARGV: queues
--- Returns {now in epoch ms, then for each queue: messages waiting, when the next scheduled one is
+-- Returns {now in epoch ms, then for each queue: messages waiting, when the next one after now is
 -- due (epoch ms) or -1, whether its bell is rung, then holder, milliseconds left of its lease or
 -- -2 without one or anything to keep, {what names each message it holds}, holder, ...}
 
+local now = now_ms()
+
+-- What is due waits too.
 local function waiting(queue)
-  if not is_waiting(queue) then
-    return 0
+  local length = 0
+  if is_waiting(queue) then
+    for _, list in ipairs(lists_of(queue, '')) do
+      length = length + redis.call('LLEN', list)
+    end
   end
-  ring(queue)
-  local length = redis.call('LLEN', queue)
-  for priority = 1, 9 do
-    length = length + redis.call('LLEN', queue .. SEPARATOR .. priority)
+  if is_scheduled(queue) then
+    for _, schedule in ipairs(lists_of(queue, SCHEDULE)) do
+      length = length + redis.call('ZCOUNT', schedule, '-inf', now)
+    end
+  end
+  if length > 0 then
+    ring(queue)
   end
   return length
 end
 
-local now = now_ms()
 local reply = {now}
 for _, queue in ipairs(ARGV) do
-  local due = next_due(queue)
-  if due and due <= now then
-    promote(queue)
-    due = next_due(queue)
-  end
   reply[#reply + 1] = waiting(queue)
-  reply[#reply + 1] = due or -1
+  reply[#reply + 1] = next_due(queue, '(' .. now) or -1
   reply[#reply + 1] = redis.call('EXISTS', 'swarm:bell:' .. queue)
 end
 for _, holder in ipairs(redis.call('HKEYS', 'swarm:holders')) do

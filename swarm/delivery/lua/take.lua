@@ -1,4 +1,5 @@
--- Move up to ARGV[2] messages from the queues to the holder's own list.
+-- Move up to ARGV[2] messages from the queues, and what is due of their schedules, to the holder's
+-- own list.
 -- ARGV: holder, most messages to take, '1' if the holder watches the schedule, its queues joined
 --       by commas, then list keys in the order in which they are emptied
 -- Returns {more, next due or -1, now (0 where nothing is due), key, message, revoked, key, ...};
@@ -6,36 +7,51 @@
 
 local holder, most, watches, joined = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local held = 'swarm:held:' .. holder
-local queues, soonest = {}, {}
-for queue in string.gmatch(joined, '[^,]+') do
-  queues[#queues + 1] = queue
-  soonest[queue] = next_due(queue)
-  if soonest[queue] and soonest[queue] <= now_ms() then
-    promote(queue)
-    soonest[queue] = next_due(queue)
-  end
-end
+local now = now_ms()
 
 local taken = {}
 local count = 0
 local is_leased = false
+
+-- Returns the refusal, if it was refused.
+local function hold(key, message)
+  local answer = redis.pcall('RPUSH', held, key .. '\n' .. message)
+  if type(answer) == 'table' and answer.err then
+    return answer
+  end
+  is_leased = is_leased or string.find(message, REDELIVERED, 1, true) ~= nil
+  count = count + 1
+  taken[#taken + 1] = key
+  taken[#taken + 1] = message
+  taken[#taken + 1] = redis.call('EXISTS', 'swarm:revoked:' .. task_id_of(message))
+  return nil
+end
+
 for at = 5, #ARGV do
-  local key = ARGV[at]
+  local list = ARGV[at]
+  -- What is due comes first: its turn came before what waits in the list.
+  if count < most then
+    local schedule = SCHEDULE .. list
+    local due = redis.call(
+      'ZRANGE', schedule, '-inf', now, 'BYSCORE', 'LIMIT', 0, most - count)
+    for _, envelope in ipairs(due) do
+      local refusal = hold(open(envelope))
+      if refusal then
+        return refusal
+      end
+      redis.call('ZREM', schedule, envelope)
+    end
+  end
   while count < most do
-    local message = redis.call('RPOP', key)
+    local message = redis.call('RPOP', list)
     if not message then
       break
     end
-    local answer = redis.pcall('RPUSH', held, key .. '\n' .. message)
-    if type(answer) == 'table' and answer.err then
-      redis.call('RPUSH', key, message)
-      return answer
+    local refusal = hold(list, message)
+    if refusal then
+      redis.call('RPUSH', list, message)
+      return refusal
     end
-    is_leased = is_leased or string.find(message, REDELIVERED, 1, true) ~= nil
-    count = count + 1
-    taken[#taken + 1] = key
-    taken[#taken + 1] = message
-    taken[#taken + 1] = redis.call('EXISTS', 'swarm:revoked:' .. task_id_of(message))
   end
 end
 if count > 0 then
@@ -50,20 +66,21 @@ end
 -- the watch over.
 local will_wait = count < most
 local more, due = 0, nil
-for _, queue in ipairs(queues) do
-  if is_waiting(queue) then
+for queue in string.gmatch(joined, '[^,]+') do
+  local soonest = next_due(queue, '-inf')
+  if is_waiting(queue) or (soonest and soonest <= now) then
     more = 1
     ring(queue)
-  elseif not soonest[queue] then
+  elseif not soonest then
     redis.call('DEL', 'swarm:bell:' .. queue)
   elseif will_wait then
     redis.call('DEL', 'swarm:bell:' .. queue)
-    due = math.min(due or soonest[queue], soonest[queue])
+    due = math.min(due or soonest, soonest)
   elseif watches == '1' then
     ring(queue)
   end
 end
-local reply = {more, due or -1, due and now_ms() or 0}
+local reply = {more, due or -1, due and now or 0}
 for _, item in ipairs(taken) do
   reply[#reply + 1] = item
 end

@@ -84,12 +84,12 @@ def due_in(seconds: float) -> str:
     return str(int((datetime.now(UTC) + timedelta(seconds=seconds)).timestamp() * 1000))
 
 
-def let_pass(client: redis.Redis, seconds: float, queue: str = "q") -> None:
+def let_pass(client: redis.Redis, seconds: float) -> None:
     """What is scheduled is due that much sooner, as if so much time had gone by."""
-    scheduled = f"swarm:scheduled:{queue}"
-    members: Any = client.zrange(scheduled, 0, -1)
-    for member in members:
-        client.zincrby(scheduled, -seconds * 1000, member)
+    for scheduled in client.scan_iter("swarm:scheduled:*"):
+        members: Any = client.zrange(scheduled, 0, -1)
+        for member in members:
+            client.zincrby(scheduled, -seconds * 1000, member)
 
 
 def taken(client: redis.Redis, task_id: str = "task") -> Outcome:

@@ -13,7 +13,9 @@ from swarm.delivery.release import release
 from tests.contract.delivery.messages import (
     ME,
     commit,
+    due_in,
     held,
+    let_pass,
     message,
     publish,
     take,
@@ -76,6 +78,16 @@ def test_what_may_not_be_held_stays_in_its_queue(client: redis.Redis, limited: A
         take(limited("q*", "swarm:bell:*", "swarm:scheduled:*", "swarm:holders"))
     assert waiting(client) == [tag]
     assert client.exists(keys.held(ME)) == 0
+
+
+def test_what_is_due_and_may_not_be_held_stays_in_the_schedule(
+    client: redis.Redis, limited: As
+) -> None:
+    tag = publish(client, due=due_in(60))
+    let_pass(client, 60)
+    with pytest.raises(redis.ResponseError, match="can't access"):
+        take(limited("q*", "swarm:bell:*", "swarm:scheduled:*", "swarm:holders"))
+    assert take(client)[2] == [tag]
 
 
 def test_a_letter_that_may_not_be_replayed_stays_one(client: redis.Redis, limited: As) -> None:

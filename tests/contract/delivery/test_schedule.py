@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import redis
 
+from swarm.delivery import keys, scripts
 from tests.contract.delivery.messages import (
     OTHER,
+    SEPARATOR,
     due_in,
+    held,
     is_rung,
     let_pass,
     publish,
@@ -33,6 +36,52 @@ def test_due_messages_come_in_the_order_of_their_times(client: redis.Redis) -> N
     second, first = publish(client, due=due_in(60)), publish(client, due=due_in(30))
     let_pass(client, 60)
     assert take(client, most=2)[2] == [first, second]
+
+
+def test_due_messages_keep_their_order_however_many_are_overdue(client: redis.Redis) -> None:
+    publish(client)
+    overdue = [publish(client, due=due_in(number)) for number in range(1, 251)]
+    let_pass(client, 300)
+    assert [take(client)[2][0] for _ in overdue] == overdue
+
+
+def test_what_is_due_keeps_its_priority(client: redis.Redis) -> None:
+    low = publish(client, f"q{SEPARATOR}9", due=due_in(1))
+    waits = publish(client)
+    high = publish(client, due=due_in(2))
+    let_pass(client, 60)
+    assert take(client, most=9) == (False, -1, [high, waits, low])
+    assert held(client) == [high, waits, low]
+
+
+def test_who_leaves_something_due_rings_for_it(client: redis.Redis) -> None:
+    tags = [publish(client, f"q{SEPARATOR}9", due=due_in(seconds)) for seconds in (1, 2, 3)]
+    let_pass(client, 60)
+    client.delete(keys.bell("q"))
+    assert take(client) == (True, -1, tags[:1])
+    assert is_rung(client)
+    assert take(client, most=2) == (False, -1, tags[1:])
+    assert not is_rung(client)
+
+
+def test_a_watcher_looks_again_for_the_next_one_of_any_priority(client: redis.Redis) -> None:
+    publish(client, due=due_in(60))
+    publish(client, f"q{SEPARATOR}9", due=due_in(30))
+    assert 20_000 < take(client)[1] <= 30_000
+
+
+def test_a_survey_counts_and_rings_for_what_is_due(client: redis.Redis) -> None:
+    publish(client, due=due_in(1))
+    publish(client, f"q{SEPARATOR}9", due=due_in(2))
+    publish(client, due=due_in(120))
+    publish(client)
+    let_pass(client, 60)
+    client.delete(keys.bell("q"))
+    now, length, due, rung = scripts.SURVEY.run(client, "q")
+    assert (length, rung) == (3, 1)
+    assert 50_000 < due - now <= 60_000
+    # It has moved nothing.
+    assert len(waiting(client)) == 1
 
 
 def test_a_watcher_that_is_full_hands_the_watch_over(client: redis.Redis) -> None:
