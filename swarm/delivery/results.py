@@ -22,6 +22,7 @@ from celery.canvas import maybe_signature
 from celery.exceptions import ChordError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, allow_join_result
+from vine import promise
 
 from swarm.brokers import QUIET
 from swarm.delivery import outcome as outcomes
@@ -31,7 +32,8 @@ from swarm.delivery.waiting import Mailboxes, ResultConsumer
 
 log = logging.getLogger(__name__)
 
-#: Bounds of the time between two looks at the parents of a result that is waited for, in seconds.
+#: Bounds of the time between two calls of `on_interval`, in seconds: a look at the parents of the
+#: result that is waited for, and once, as vine's promises do it, a callback of the user's.
 _FIRST_INTERVAL_S, _LONGEST_INTERVAL_S = 1.0, 30.0
 COMPLETE_CHORD = "swarm.complete_chord"
 
@@ -190,10 +192,10 @@ class ResultBackend(celery_redis.RedisBackend):
         return result.maybe_throw(callback=callback, propagate=propagate)
 
     def _wait(self, result: Any, timeout_s: float | None, on_interval: Any) -> bytes | None:
-        """The stored result, or None. A parent's failure is raised by `on_interval`."""
+        """The stored result, or None. `on_interval` raises a parent's failure, or is the user's."""
         mailbox = self._mailboxes.mine(self._waiting_pool)
         key = self.get_key_for_task(result.id)
-        if result.parent is None or on_interval is None:
+        if not _leads_somewhere(on_interval):
             return mailbox.wait(self.client, key, timeout_s)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         interval_s = _FIRST_INTERVAL_S
@@ -295,3 +297,10 @@ def _has_ended(request: Any) -> bool:
     """
     outcome = getattr(request, "outcome", None)
     return outcome is not None and outcome.is_closed and outcomes.collecting() in (None, outcome)
+
+
+def _leads_somewhere(on_interval: Any) -> bool:
+    """Whether a call does anything: `AsyncResult.get` gives a promise that may be empty."""
+    if isinstance(on_interval, promise):
+        return on_interval.fun is not None or any(on_interval.listeners)
+    return on_interval is not None

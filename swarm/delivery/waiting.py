@@ -7,6 +7,7 @@ into every mailbox noted for its task. An answer that nobody fetches expires.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -27,12 +28,17 @@ _LATE_S = 3.0
 
 
 class Mailbox:
-    """Where one thread's answers arrive, with a connection of its own."""
+    """Where one thread's answers arrive."""
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
         self._name = f"swarm:mailbox:{uuid4().hex}"
         self._pool = pool
-        self._connection: Any = None
+        self._process = os.getpid()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is that of the process from which this one was forked."""
+        return self._process != os.getpid()
 
     def wait(self, client: redis.Redis, key: str | bytes, timeout_s: float | None) -> bytes | None:
         """The value stored at `key`, waiting for it; None when it is not there in time.
@@ -44,9 +50,8 @@ class Mailbox:
         while True:
             left_s = ASK_AGAIN_S if deadline is None else deadline - time.monotonic()
             patience_s = min(ASK_AGAIN_S, left_s)
-            value: bytes | None = scripts.AWAIT.run(
-                client, key, self._name, int(max(patience_s, 0) + 2 * ASK_AGAIN_S)
-            )
+            note_s = int(patience_s + 2 * ASK_AGAIN_S) if patience_s > 0 else 0
+            value: bytes | None = scripts.AWAIT.run(client, key, self._name, note_s)
             if value is None and patience_s > 0:
                 value = self._receive(key, patience_s)
             if value is not None or (deadline is not None and time.monotonic() >= deadline):
@@ -66,18 +71,18 @@ class Mailbox:
         return None
 
     def _pop(self, timeout_s: float) -> Any:
-        connection = self._connection or self._pool.get_connection()
-        self._connection = connection
+        # The pool looks whether the connection was closed meanwhile, and whose process it is of.
+        connection: Any = self._pool.get_connection()
         try:
             connection.send_command("BLPOP", self._name, max(0.01, round(timeout_s, 3)))
             if not connection.can_read(timeout=timeout_s + _LATE_S):
                 raise redis.exceptions.TimeoutError("no answer from the broker")  # noqa: TRY301
             return connection.read_response()
         except BaseException:
-            self._connection = None
             connection.disconnect()
-            self._pool.release(connection)
             raise
+        finally:
+            self._pool.release(connection)
 
 
 class Mailboxes(threading.local):
@@ -86,7 +91,7 @@ class Mailboxes(threading.local):
     mailbox: Mailbox | None = None
 
     def mine(self, pool: redis.ConnectionPool) -> Mailbox:
-        if self.mailbox is None:
+        if self.mailbox is None or self.mailbox.is_inherited:
             self.mailbox = Mailbox(pool)
         return self.mailbox
 

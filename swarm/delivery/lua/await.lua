@@ -1,4 +1,5 @@
--- Give a result, or note where to send it. ARGV: result key, mailbox, seconds the note lasts
+-- Give a result, or note where to send it.
+-- ARGV: result key, mailbox, seconds the note lasts or '0' for none
 -- Returns the result when the task has ended, else nil.
 
 local key, mailbox, ttl = ARGV[1], ARGV[2], ARGV[3]
@@ -6,7 +7,9 @@ local value = redis.call('GET', key)
 if value and is_final(value) then
   return value
 end
-local waiting = 'swarm:waiting:' .. key
-redis.call('SADD', waiting, mailbox)
-redis.call('EXPIRE', waiting, ttl)
+if ttl ~= '0' then
+  local waiting = 'swarm:waiting:' .. key
+  redis.call('SADD', waiting, mailbox)
+  redis.call('EXPIRE', waiting, ttl)
+end
 return nil
