@@ -16,6 +16,7 @@ from typing import Literal
 Fault = Literal[
     "kill_worker",
     "kill_child",
+    "end_child",
     "kill_browser",
     "kill_at_take",
     "kill_at_commit",
@@ -87,6 +88,7 @@ FULL = Plan(
     strewn={
         "kill_worker": 5,
         "kill_child": 5,
+        "end_child": 3,
         "kill_browser": 4,
         "kill_at_take": 3,
         "kill_at_commit": 3,
@@ -104,6 +106,7 @@ SHORT = Plan(
     strewn={
         "kill_worker": 3,
         "kill_child": 2,
+        "end_child": 1,
         "kill_browser": 1,
         "kill_at_take": 1,
         "kill_at_commit": 1,

@@ -36,7 +36,8 @@ class Evidence:
     """How often a worker took it: each may have run the body, once."""
 
     def ended(self, task_id: str) -> bool:
-        return task_id in self.commits or task_id in self.finals
+        """With a result: an end that nobody can read is none."""
+        return task_id in self.commits and task_id in self.finals
 
     def succeeded(self, task_id: str) -> bool:
         return "SUCCESS" in self.finals.get(task_id, ())

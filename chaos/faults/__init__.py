@@ -14,6 +14,7 @@ from chaos.schedule import Fault, Strike
 FAULTS: dict[Fault, Callable[[FaultContext, Strike], str]] = {
     "kill_worker": processes.kill_worker,
     "kill_child": processes.kill_child,
+    "end_child": processes.end_child,
     "kill_browser": processes.kill_browser,
     "kill_at_take": processes.kill_at_take,
     "kill_at_commit": processes.kill_at_commit,

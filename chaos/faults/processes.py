@@ -37,6 +37,19 @@ def kill_child(context: FaultContext, strike: Strike) -> str:
     return f"{len(unit.children)} of {unit}"
 
 
+def end_child(context: FaultContext, strike: Strike) -> str:
+    """SIGTERM to the pool processes of an instance, in the midst of a body.
+
+    No victim is noted: it closes its browser first.
+    """
+    unit, _ = context.lab.suspend_busy_worker(
+        strike.host, strike.chance, fits=lambda unit: unit.children
+    )
+    unit.send_signal(signal.SIGTERM, unit.children)
+    unit.send_signal(signal.SIGCONT)
+    return f"{len(unit.children)} of {unit}"
+
+
 def _kill(
     context: FaultContext,
     strike: Strike,

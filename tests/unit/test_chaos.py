@@ -364,12 +364,13 @@ def test_a_good_run_has_no_problem() -> None:
     ("change", "problem"),
     [
         ({"statuses": accepted("a", "b")}, "lost: b"),
-        ({"evidence": examined(done("a"), done("a"))}, "committed twice: a"),
+        ({"evidence": examined(result("a"), done("a"), done("a"))}, "committed twice: a"),
+        ({"evidence": examined(done("a"))}, "lost: a"),
         ({"left": {"held": 2}}, "left in Redis: {'held': 2}"),
         ({"never_back": 3}, "3 messages of victims never came back"),
         ({"samples": []}, "recovery from a process's death: expected p95 <= 3 s"),
     ],
-    ids=["lost", "committed twice", "left", "never back", "unmeasured"],
+    ids=["lost", "committed twice", "without a result", "left", "never back", "unmeasured"],
 )
 def test_each_failing_of_a_run_is_a_problem(change: dict[str, Any], problem: str) -> None:
     (told,) = problems_of(replace(good_run(), **change))
