@@ -21,7 +21,7 @@ import redis
 
 from swarm.brokers import connect
 from swarm.delivery.holder import name_holder
-from swarm.delivery.release import release
+from swarm.delivery.release import Mode, release
 from swarm.environment import read_broker
 from swarm.errors import ConfigError
 
@@ -47,9 +47,13 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         print(f"swarm-give-back: {exc}", file=sys.stderr)
         return 2
     reason = _reason(environ)
+    # A worker that stopped as it was told has let its tasks end; the broker was away when it gave
+    # the rest back itself.
+    stopped = environ.get("SERVICE_RESULT") == "success"
+    mode: Mode = "return" if stopped else "died"
     try:
         with connect(broker) as client:
-            returned, dead = release(client, str(name), "died", reason, choice="all")
+            returned, dead = release(client, str(name), mode, reason, choice="all")
     except redis.RedisError as exc:
         print(
             f"nothing given back yet, the next start or the reaper does it: {exc}", file=sys.stderr

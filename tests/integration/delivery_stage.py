@@ -71,8 +71,10 @@ class DeliveryStage:
         with self.stage.redis.connect() as redis:
             wait_until(lambda: redis.eval(_LEFT, 0) == 0, timeout_s=5, what="an end of every task")
 
-    def give_back(self, invocation: str, number: int = 1) -> subprocess.CompletedProcess[str]:
-        """What the unit's ExecStopPost runs."""
+    def give_back(
+        self, invocation: str, number: int = 1, *, ended: str = "signal"
+    ) -> subprocess.CompletedProcess[str]:
+        """What the unit's ExecStopPost runs; `ended` is systemd's word for how the worker ended."""
         return subprocess.run(
             [sys.executable, "-m", "swarm.delivery.give_back"],
             env={
@@ -80,8 +82,8 @@ class DeliveryStage:
                 "SWARM_POOL": "analysis",
                 "SWARM_INSTANCE": str(number),
                 "INVOCATION_ID": invocation,
-                "SERVICE_RESULT": "signal",
-                "EXIT_STATUS": "KILL",
+                "SERVICE_RESULT": ended,
+                "EXIT_STATUS": "0" if ended == "success" else "KILL",
             },
             capture_output=True,
             text=True,

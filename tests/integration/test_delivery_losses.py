@@ -16,6 +16,7 @@ import pytest
 from celery import chain
 from kombu.exceptions import OperationalError
 
+from swarm.delivery import scripts
 from tests.integration.delivery_stage import DeliveryStage
 from tests.integration.stage import Stage
 from tests.loopback import RedisServer, wait_until
@@ -145,6 +146,20 @@ def test_the_next_start_gives_back_when_nobody_did(delivery: DeliveryStage) -> N
     worker.kill()
     delivery.worker(INVOCATION_ID="second")
     assert result.get(timeout=20) == "twice"
+
+
+@pytest.mark.parametrize(("ended", "deaths"), [("signal", 1), ("success", 0)])
+def test_who_stopped_as_told_did_not_die_under_what_it_held(
+    delivery: DeliveryStage, ended: str, deaths: int
+) -> None:
+    """It could not give it back itself: the broker was away then."""
+    delivery.send("note", "word")
+    holder = f"{delivery.stage.environ['SWARM_HOST']}:analysis:1:first"
+    with delivery.stage.redis.connect() as redis:
+        scripts.TAKE.run(redis, holder, 1, "0", "analysis", "analysis")
+        assert "1 to their queues" in delivery.give_back("first", ended=ended).stdout
+        assert delivery.waiting() == 1
+        assert len(list(redis.scan_iter("swarm:deaths:*"))) == deaths
 
 
 def test_giving_back_without_a_broker_does_not_fail_the_stop(delivery: DeliveryStage) -> None:
