@@ -146,6 +146,17 @@ def test_a_result_that_cannot_be_encoded_is_a_failure(delivery: DeliveryStage) -
     assert "never" not in delivery.runs()
 
 
+def test_a_lack_of_memory_fails_the_task_and_not_its_worker(delivery: DeliveryStage) -> None:
+    before = delivery.runs().count("exhaust")
+    result = delivery.send("exhaust", link_error=delivery.task("told"))
+    with pytest.raises(MemoryError, match="too large"):
+        result.get(timeout=10)
+    assert delivery.send("add", 1, 1).get(timeout=10) == 2
+    wait_until(lambda: result.id in delivery.runs(), what="the errback")
+    assert delivery.runs().count("exhaust") == before + 1
+    assert delivery.runs().count(result.id) == 1
+
+
 # -- retries, ETA, refusals
 
 
