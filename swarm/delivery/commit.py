@@ -42,10 +42,10 @@ def commit(outcome: Outcome, client: redis.Redis) -> None:
         try:
             run()
         except (redis.RedisError, OSError) as exc:
-            if not scripts.is_passing(exc):
+            if not scripts.is_transient(exc):
                 raise
             _log_wait(outcome.task_id, exc)
-            holder.tell_later(outcome.tag, run)
+            holder.pending_ends.add(outcome.tag, run)
     outcome.is_closed = True
 
 
@@ -71,7 +71,7 @@ def _persist(run: Callable[[], object], task_id: str) -> None:
             # The limit is the body's, and that is over.
             continue
         except (redis.RedisError, OSError) as exc:
-            if not scripts.is_passing(exc):
+            if not scripts.is_transient(exc):
                 raise
             if not pause_s:
                 _log_wait(task_id, exc)

@@ -28,18 +28,18 @@ class Consumer(celery_consumer.Consumer):
         return connection
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        self._bury(message, "not a Celery task")
+        self._dead_letter(message, "not a Celery task")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        self._bury(message, f"no such task here: {exc}")
+        self._dead_letter(message, f"no such task here: {exc}")
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        self._bury(message, f"an invalid task: {exc}")
+        self._dead_letter(message, f"an invalid task: {exc}")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._bury(message, f"not to be decoded: {exc}")
+        self._dead_letter(message, f"not to be decoded: {exc}")
 
-    def _bury(self, message: Any, reason: str) -> None:
+    def _dead_letter(self, message: Any, reason: str) -> None:
         log.error(
             "a message is a dead letter now: %s",
             reason,

@@ -2,8 +2,7 @@
 
 An instance has one holder for its whole life, over every reconnection. A task that runs for long
 keeps a lease alive, renewed by a thread because a solo worker's loop is busy meanwhile; whoever
-holds nothing costs nothing. The end of a task that its process did not live to tell, and that a
-broker was away for, is told by another thread as soon as the broker is back.
+holds nothing costs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from uuid import uuid4
 
 import redis
 
-from swarm.delivery.scripts import RENEW, is_passing
+from swarm.delivery.pending_ends import PendingEnds
+from swarm.delivery.scripts import RENEW
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,6 @@ LEASE_S = 60
 RENEWAL_S = 20.0
 #: Seconds something is held before it needs a lease. Shorter tasks never pay for one.
 LEASE_AFTER_S = 15.0
-#: Bounds of the pause between two attempts to tell the broker, in seconds.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
-
-#: Something to be told to the broker; safe to repeat.
-Telling = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +77,13 @@ class Holder:
         self.deaths: dict[str, str] = {}
         #: Tags of the messages that are being worked on; of tasks, Celery's worker knows.
         self.running: Callable[[], set[str]] = lambda: set(self.delivered) - self.dirty
+        self.pending_ends = PendingEnds()
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
         self._client: redis.Redis | None = None
         self._since: dict[str, float] = {}
-        self._untold: dict[str, Telling] = {}
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
-        self._teller: threading.Thread | None = None
 
     @property
     def is_inherited(self) -> bool:
@@ -104,7 +98,7 @@ class Holder:
             RuntimeError: nothing was taken yet.
         """
         if self._client is None:
-            raise RuntimeError("only who has taken something has something to tell")
+            raise RuntimeError("only who has taken something has a client")
         return self._client
 
     def took(self, tag: str, connect: Callable[[], redis.Redis], *, again: bool) -> None:
@@ -113,10 +107,9 @@ class Holder:
         The script that took it has then set a lease, which is to be kept from now on: to the
         reaper two takings by one holder look like one.
         """
+        self.pending_ends.discard(tag)
         with self._lock:
             self._since[tag] = float("-inf") if again else time.monotonic()
-            # It went back after all, and came again.
-            self._untold.pop(tag, None)
             if self._client is None:
                 self._client = connect()
             if self._keeper is None:
@@ -134,44 +127,6 @@ class Holder:
         with self._lock:
             self._since.pop(tag, None)
 
-    def tell_later(self, tag: str, telling: Telling) -> None:
-        """Tell the broker how a message that was taken has ended, once it answers.
-
-        Until then it is in the holder's list, and is given back should this process end.
-        """
-        with self._lock:
-            # Only a message's first end counts.
-            self._untold.setdefault(tag, telling)
-            if self._teller is None or not self._teller.is_alive():
-                self._teller = threading.Thread(target=self._keep_telling, name="tell", daemon=True)
-                self._teller.start()
-
-    def tell_now(self) -> bool:
-        """Tell the broker what it could not be told before; False if it still cannot."""
-        with self._lock:
-            untold = list(self._untold.items())
-        for tag, telling in untold:
-            fields: dict[str, Any] = {"tag": tag}
-            try:
-                telling()
-            except Exception as exc:
-                fields["reason"] = str(exc)
-                if is_passing(exc):
-                    log.warning("the broker is still to be told", extra={"fields": fields})
-                    return False
-                # It goes back when this process connects anew or ends, or by the reaper.
-                log.exception("the broker refuses to be told", extra={"fields": fields})
-            with self._lock:
-                if self._untold.get(tag) is telling:
-                    del self._untold[tag]
-        return True
-
-    @property
-    def untold(self) -> set[str]:
-        """Tags of the messages whose end the broker has yet to be told of."""
-        with self._lock:
-            return set(self._untold)
-
     def keep_only(self, tags: set[str]) -> None:
         """Forget what was taken and never begun: it goes back."""
         for tag in [tag for tag in self.delivered if tag not in tags]:
@@ -187,6 +142,7 @@ class Holder:
     def close(self) -> None:
         """No lease any more."""
         self._closed.set()
+        self.pending_ends.close()
 
     def _keep_lease(self, client: redis.Redis) -> None:
         renewed = True
@@ -202,19 +158,6 @@ class Holder:
             else:
                 renewed = True
         client.close()
-
-    def _keep_telling(self) -> None:
-        pause_s = _FIRST_PAUSE_S
-        while not self._closed.wait(pause_s):
-            if self.tell_now():
-                pause_s = _FIRST_PAUSE_S
-                with self._lock:
-                    if not self._untold:
-                        # Whoever adds something from here on starts another thread.
-                        self._teller = None
-                        return
-            else:
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 _worker: Holder | None = None

@@ -71,10 +71,10 @@ class QoS(virtual.QoS):
             let_go()
         except (redis.RedisError, OSError) as exc:
             log.warning(
-                "a task could not be given back, tried again until it is",
+                "a task could not be given back yet",
                 extra={"fields": {"tag": tag, "reason": str(exc)}},
             )
-            holder.tell_later(tag, let_go)
+            holder.pending_ends.add(tag, let_go)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Nothing: what a holder had is released by the transport's own ways."""

@@ -20,7 +20,7 @@ from swarm.delivery.survey import Attention, Patience, Rhythm, Sightings, Survey
 from swarm.delivery.survey import pause_s as _pause_s
 
 #: What is no instance, by `swarm.delivery.holder`.
-_PASSING = re.compile(r":(channel|process):\d+:")
+_NOT_AN_INSTANCE = re.compile(r":(channel|process):\d+:")
 #: Seconds for which it holds nothing until its name is removed. One that lives comes back with
 #: the next message it takes.
 _FORGET_AFTER_S = 3600.0
@@ -121,7 +121,7 @@ class Reaper:
         empty = {
             held.holder
             for held in survey.holders
-            if not held.tags and held.lease_left_s is None and _PASSING.search(held.holder)
+            if not held.tags and held.lease_left_s is None and _NOT_AN_INSTANCE.search(held.holder)
         }
         self._forgettable = {
             holder: self._forgettable.get(holder, survey.asked_at) for holder in empty

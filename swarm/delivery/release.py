@@ -38,7 +38,7 @@ def release(
     (`except`), or those among `needles` if the holder has no lease (`unleased`).
 
     Raises:
-        redis.RedisError: nothing was released.
+        redis.RedisError: what was not released by then is still held.
     """
     date = datetime.now(UTC).isoformat(timespec="seconds")
     returned, dead = scripts.RELEASE.run(
@@ -47,7 +47,7 @@ def release(
     return returned, dead
 
 
-def settle(
+def resume(
     client: redis.Redis, name: HolderName, queues: Iterable[str], running: set[str]
 ) -> tuple[int, int]:
     """Make a holder known; return what it does not run, and what its predecessors left.

@@ -28,7 +28,8 @@ class Script:
         """Run it by its hash; a server that does not know it yet is told its text.
 
         Raises:
-            redis.RedisError: as redis-py raises it; nothing was done if it is a refusal.
+            redis.RedisError: as redis-py raises it. A refusal may leave what came before it in the
+                script; a message moves last.
         """
         try:
             return client.evalsha(self.sha, 0, *arguments)
@@ -43,16 +44,16 @@ class Script:
 
 
 #: First words of replies that mean "not now".
-_PASSING_REFUSALS = (
+_TRANSIENT_REFUSALS = (
     *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
     *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
 )
 
 
-def is_passing(exc: Exception) -> bool:
+def is_transient(exc: Exception) -> bool:
     """Whether a script that ended so may run later as it is."""
     if isinstance(exc, redis.exceptions.ResponseError):
-        return (exc.status_code or str(exc).split(" ", 1)[0]) in _PASSING_REFUSALS
+        return (exc.status_code or str(exc).split(" ", 1)[0]) in _TRANSIENT_REFUSALS
     return isinstance(
         exc, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError
     )

@@ -58,6 +58,8 @@ class Channel(kombu_redis.Channel):
         # The next question of the consuming connection: for messages, or for a bell.
         self._look = True
         self._asked_for_messages = False
+        # Whether it has taken a ring, which may have been the one for who is to watch the schedule.
+        self._has_ring = False
         self._looked_at = float("-inf")
         # When the earliest scheduled message is due that this channel watches, monotonic.
         self._due_at: float | None = None
@@ -114,26 +116,27 @@ class Channel(kombu_redis.Channel):
             self._no_ack_queues.add(queue)
         consumer_tag = super().basic_consume(queue, *args, **kwargs)
         if queue not in self.active_fanout_queues:
-            self._settle()
+            self._resume()
             self._interrupt()
         return consumer_tag
 
-    def _settle(self) -> None:
+    def _resume(self) -> None:
         """Make the holder known and return what it holds and does not run.
 
         That is what was taken when the connection broke, and what earlier runs of this instance
-        left when the broker could not be told of their end.
+        left when the broker was away at their end. An end that is still to be sent keeps its
+        message here.
         """
         holder = self.holder
-        holder.tell_now()
-        running = holder.running() | holder.untold
+        holder.pending_ends.send()
+        running = holder.running() | holder.pending_ends.tags
         with self.conn_or_acquire() as client:
-            release.settle(client, holder.name, self.active_queues, running)
+            release.resume(client, holder.name, self.active_queues, running)
         holder.keep_only(running)
 
     def _interrupt(self) -> None:
         """End a wait for the wrong bells. A ring that gets lost is made up for by the next."""
-        self._look = True
+        self._look = self._has_ring = True
         if self._in_poll and not self._asked_for_messages:
             self.client.connection.disconnect()
 
@@ -173,11 +176,12 @@ class Channel(kombu_redis.Channel):
         command = scripts.TAKE.command(
             str(self.holder.name),
             self.qos.can_consume_max_estimate() or 1,
-            "0" if self._due_at is None else "1",
+            "0" if self._due_at is None and not self._has_ring else "1",
             ",".join(queues),
             *lists,
             known=self._take_known,
         )
+        self._has_ring = False
         self.client.connection.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -186,7 +190,8 @@ class Channel(kombu_redis.Channel):
             try:
                 reply = self.client.parse_response(connection, "EVALSHA", **options)
                 if not self._asked_for_messages:
-                    self._look = reply is not None or self._is_look_due()
+                    self._has_ring = reply is not None
+                    self._look = self._has_ring or self._is_look_due()
                     if reply is None:
                         raise Empty
                     # At once: another turn of the loop would take longer than the reply does. It

@@ -99,7 +99,7 @@ def _make_worker(environment: WorkerEnvironment) -> Any:
 def _give_back(broker: Broker) -> None:
     """Return what was taken while the worker was told to stop, and never begun."""
     holder = worker_holder()
-    holder.tell_now()
+    holder.pending_ends.send()
     try:
         with connect(broker) as client:
             release(client, str(holder.name), "return", "its worker stopped", choice="all")

@@ -13,7 +13,7 @@ import redis
 
 from swarm.delivery.connections import abortive
 from swarm.delivery.holder import Holder, HolderName
-from swarm.delivery.scripts import is_passing
+from swarm.delivery.scripts import is_transient
 
 
 class Broker:
@@ -24,7 +24,7 @@ class Broker:
         self.told: list[str] = []
         self.heard = threading.Event()
 
-    def telling(self, tag: str) -> Callable[[], None]:
+    def send(self, tag: str) -> Callable[[], None]:
         def tell() -> None:
             if tag in self.errors:
                 raise self.errors[tag]
@@ -46,39 +46,39 @@ def _never() -> redis.Redis:
 def test_what_could_not_be_told_is_told_once_the_broker_answers(
     holder: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swarm.delivery.holder._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("swarm.delivery.pending_ends._FIRST_PAUSE_S", 0.01)
     broker = Broker()
     broker.errors["t1"] = redis.ConnectionError("away")
-    holder.tell_later("t1", broker.telling("t1"))
-    assert not holder.tell_now()
-    assert holder.untold == {"t1"}
+    holder.pending_ends.add("t1", broker.send("t1"))
+    assert not holder.pending_ends.send()
+    assert holder.pending_ends.tags == {"t1"}
     broker.errors.clear()
     assert broker.heard.wait(5)
-    assert holder.tell_now()
-    assert (holder.untold, set(broker.told)) == (set(), {"t1"})
+    assert holder.pending_ends.send()
+    assert (holder.pending_ends.tags, set(broker.told)) == (set(), {"t1"})
 
 
 def test_a_lasting_refusal_does_not_keep_others_waiting(
     holder: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swarm.delivery.holder._FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr("swarm.delivery.pending_ends._FIRST_PAUSE_S", 60.0)
     broker = Broker()
     broker.errors["t1"] = redis.ResponseError("WRONGTYPE no list")
     broker.errors["t2"] = AttributeError("a mistake")
     for tag in ("t1", "t2", "t3"):
-        holder.tell_later(tag, broker.telling(tag))
-    assert holder.tell_now()
-    assert (holder.untold, broker.told) == (set(), ["t3"])
+        holder.pending_ends.add(tag, broker.send(tag))
+    assert holder.pending_ends.send()
+    assert (holder.pending_ends.tags, broker.told) == (set(), ["t3"])
 
 
 def test_what_is_taken_again_is_not_told_of_any_more(
     holder: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swarm.delivery.holder._FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr("swarm.delivery.pending_ends._FIRST_PAUSE_S", 60.0)
     broker = Broker()
-    holder.tell_later("t1", broker.telling("t1"))
+    holder.pending_ends.add("t1", broker.send("t1"))
     holder.took("t1", _never, again=True)
-    assert holder.tell_now()
+    assert holder.pending_ends.send()
     assert broker.told == []
     holder.close()
 
@@ -110,7 +110,7 @@ def test_what_is_taken_again_needs_its_lease_at_once(holder: Holder) -> None:
     ],
 )
 def test_what_may_succeed_later(error: Exception, expected: object) -> None:
-    assert is_passing(error) is expected
+    assert is_transient(error) is expected
 
 
 @pytest.mark.parametrize("children", [0, 1])

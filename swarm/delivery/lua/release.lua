@@ -19,7 +19,7 @@ local function is_named(envelope)
   return false
 end
 
-local function bury(key, message, why, history)
+local function dead_letter(key, message, why, history)
   local tag = tag_of(message)
   local ok, document = pcall(cjson.decode, message)
   local headers = ok and type(document) == 'table' and document.headers or {}
@@ -80,7 +80,7 @@ for at = #envelopes, 1, -1 do
     if forgotten then
       redis.call('DEL', 'swarm:deaths:' .. tag_of(message))
     elseif poisoned then
-      bury(key, message, why, history)
+      dead_letter(key, message, why, history)
       dead = dead + 1
     else
       redis.call('RPUSH', key, redelivered(message))

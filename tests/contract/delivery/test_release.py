@@ -6,7 +6,7 @@ import redis
 
 from swarm.delivery import keys
 from swarm.delivery.holder import LEASE_S, HolderName
-from swarm.delivery.release import release, settle
+from swarm.delivery.release import release, resume
 from tests.contract.delivery.messages import (
     ME,
     SEPARATOR,
@@ -73,7 +73,7 @@ def test_releasing_what_is_not_held_does_nothing(client: redis.Redis) -> None:
 
 
 def test_a_lost_ring_is_rung_again_when_its_taker_is_released(client: redis.Redis) -> None:
-    settle(client, HolderName("host:browser:1:", "a", is_unit=True), ["q"], set())
+    resume(client, HolderName("host:browser:1:", "a", is_unit=True), ["q"], set())
     publish(client)
     client.blpop([keys.bell("q")], timeout=1)
     assert not is_rung(client)
@@ -83,12 +83,12 @@ def test_a_lost_ring_is_rung_again_when_its_taker_is_released(client: redis.Redi
 
 def test_a_start_returns_what_earlier_runs_of_the_instance_left(client: redis.Redis) -> None:
     tag = publish(client)
-    settle(client, HolderName("host:browser:1:", "a", is_unit=True), ["q"], set())
+    resume(client, HolderName("host:browser:1:", "a", is_unit=True), ["q"], set())
     take(client)
     neighbour = publish(client)
-    settle(client, HolderName("host:browser:11:", "a", is_unit=True), ["q"], set())
+    resume(client, HolderName("host:browser:11:", "a", is_unit=True), ["q"], set())
     take(client, holder="host:browser:11:a")
-    assert settle(client, HolderName("host:browser:1:", "z", is_unit=True), ["q"], set()) == (1, 0)
+    assert resume(client, HolderName("host:browser:1:", "z", is_unit=True), ["q"], set()) == (1, 0)
     assert waiting(client) == [tag]
     assert held(client, "host:browser:11:a") == [neighbour]
     assert client.llen(f"swarm:deaths:{tag}") == 1
@@ -96,16 +96,16 @@ def test_a_start_returns_what_earlier_runs_of_the_instance_left(client: redis.Re
 
 def test_a_process_that_is_no_unit_has_no_earlier_runs(client: redis.Redis) -> None:
     publish(client)
-    settle(client, HolderName("host:browser:1:", "a", is_unit=False), ["q"], set())
+    resume(client, HolderName("host:browser:1:", "a", is_unit=False), ["q"], set())
     take(client)
-    assert settle(client, HolderName("host:browser:1:", "z", is_unit=False), ["q"], set()) == (0, 0)
+    assert resume(client, HolderName("host:browser:1:", "z", is_unit=False), ["q"], set()) == (0, 0)
 
 
 def test_a_reconnection_returns_what_does_not_run(client: redis.Redis) -> None:
     tags = [publish(client) for _ in range(2)]
     take(client, most=2)
     name = HolderName("host:browser:1:", "a", is_unit=True)
-    assert settle(client, name, ["q"], {tags[0]}) == (1, 0)
+    assert resume(client, name, ["q"], {tags[0]}) == (1, 0)
     assert held(client) == [tags[0]]
     assert waiting(client) == [tags[1]]
     assert client.exists(f"swarm:deaths:{tags[1]}") == 0
