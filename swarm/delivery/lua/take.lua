@@ -1,7 +1,7 @@
 -- Move up to ARGV[2] messages from the queues, and what is due of their schedules, to the holder's
 -- own list.
--- ARGV: holder, most messages to take, '1' if the holder watches the schedule, its queues joined
---       by commas, then list keys in the order in which they are emptied
+-- ARGV: holder, most messages to take, '1' if the holder watches the schedule or has just taken a
+--       ring, its queues joined by commas, then list keys in the order in which they are emptied
 -- Returns {more, next due or -1, now (0 where nothing is due), key, message, revoked, key, ...};
 --         times are in epoch ms.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 
 import kombu
@@ -10,6 +12,7 @@ import redis
 
 from swarm.delivery import keys
 from swarm.delivery.transport import register
+from tests.contract.delivery.messages import due_in, is_rung, publish, waiting
 from tests.loopback import RedisServer
 
 
@@ -59,3 +62,24 @@ def test_who_needs_no_acknowledgement_leaves_nothing_behind(
         channel = plain_connection.channel()
         assert channel.basic_get("plain", no_ack=True).decode() == {"a": 1}
     assert (client.llen("plain"), all_held(client)) == (0, [])
+
+
+def test_who_is_full_once_a_ring_woke_it_leaves_the_schedule_to_somebody(
+    client: redis.Redis, plain_connection: kombu.Connection
+) -> None:
+    plain_connection.transport.wait_s = 0.1
+    channel = plain_connection.channel()
+    channel.basic_qos(0, 1)
+    taken: list[kombu.Message] = []
+    with kombu.Consumer(channel, [kombu.Queue("plain")], on_message=taken.append):
+        with contextlib.suppress(TimeoutError):
+            plain_connection.drain_events(timeout=0.05)
+        # Its wait for a bell ends, and it is not yet back at the next.
+        time.sleep(0.2)
+        publish(client, "plain", due=due_in(60))
+        publish(client, "plain")
+        while not taken:
+            with contextlib.suppress(TimeoutError):
+                plain_connection.drain_events(timeout=1)
+        assert waiting(client, "plain") == []
+        assert is_rung(client, "plain"), "there was one ring, and it took that"
