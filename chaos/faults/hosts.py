@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 
-from chaos.deployed_lab import MissedError
+from chaos.deployed_lab import DeployedLab, MissedError
 from chaos.fault_context import FaultContext, wait_for_reaper
-from chaos.recovery import held_by, look
+from chaos.recovery import HeldMessage, held_by, look
 from chaos.schedule import LASTS_S, Strike
 
 #: Seconds after a cut until the host's workers have connected again: TCP asks ever more rarely.
 CUT_RECOVERY_GRACE_S = 10.0
+#: How often to look for a worker that holds something still when it is suspended.
+_ATTEMPTS = 5
 
 
 def kill_host(context: FaultContext, strike: Strike) -> str:
     """All of a host ends at once; it boots when others have what it held."""
     lab = context.lab
-    with contextlib.closing(lab.redis()) as client:
-        lab.busy_worker(strike.host, strike.chance, timeout_s=30)
-        messages = held_by(look(client), f"{strike.host}:")
+    messages = _suspend_busy_workers(lab, strike)
     struck_at = time.monotonic()
     lab.away.add(strike.host)
     try:
@@ -33,6 +34,26 @@ def kill_host(context: FaultContext, strike: Strike) -> str:
             lab.lead_through(strike.host, context.proxy.port)
         lab.away.discard(strike.host)
     return f"{strike.host}, which held {len(messages)}"
+
+
+def _suspend_busy_workers(lab: DeployedLab, strike: Strike) -> list[HeldMessage]:
+    """By SIGSTOP, all of the host: what they hold now, they cannot commit before it ends.
+
+    Raises:
+        MissedError: none of them held anything.
+    """
+    for _ in range(_ATTEMPTS):
+        lab.busy_worker(strike.host, strike.chance, timeout_s=30)
+        units = list(lab.workers(strike.host).values())
+        for unit in units:
+            unit.send_signal(signal.SIGSTOP)
+        with contextlib.closing(lab.redis()) as client:
+            messages = held_by(look(client), f"{strike.host}:")
+        if messages:
+            return messages
+        for unit in units:
+            unit.send_signal(signal.SIGCONT)
+    raise MissedError(f"every task on {strike.host} ended too soon")
 
 
 def _cut(context: FaultContext, strike: Strike) -> str:
