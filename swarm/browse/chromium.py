@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 import psutil
-from playwright.async_api import Browser, BrowserContext, Playwright
+from playwright.async_api import Browser, Playwright
 
-from swarm.browse.model import BrowserJob, BrowserUse
+from swarm.browse.model import BrowserUse
 from swarm.settings import BrowserSettings
 
 _ARGUMENTS = (
@@ -61,19 +61,15 @@ class Chromium:
         return self._browser.is_connected()
 
     @property
+    def browser(self) -> Browser:
+        return self._browser
+
+    @property
     def use(self) -> BrowserUse:
         return BrowserUse(
             version=self._browser.version,
             uses=self.uses,
             age_s=round(time.monotonic() - self._launched_at, 3),
-        )
-
-    async def new_context(self, job: BrowserJob) -> BrowserContext:
-        return await self._browser.new_context(
-            viewport={"width": job.viewport_width, "height": job.viewport_height},
-            # A service worker outlives its page and hides requests from routing.
-            service_workers="block",
-            accept_downloads=False,
         )
 
     async def probe(self) -> None:

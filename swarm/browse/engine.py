@@ -11,18 +11,17 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
-from playwright.async_api import BrowserContext, Page, Playwright, async_playwright
+from playwright.async_api import Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
-from swarm.browse.actions import perform
 from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.chromium import Chromium, kill_process_tree
-from swarm.browse.failures import LAUNCH_STAGE, NAVIGATION_STAGE, classify
-from swarm.browse.model import Artifact, BrowserJob, ErrorCode, JobError, JobResult, job_error
+from swarm.browse.failures import LAUNCH_STAGE, classify
+from swarm.browse.model import BrowserJob, ErrorCode, JobError, JobResult, job_error
+from swarm.browse.visit import Visit
 from swarm.errors import TransientError
 from swarm.settings import BrowserSettings
 
@@ -135,63 +134,37 @@ class Engine:
             ) from exc
 
     async def _attempt(self, job: BrowserJob) -> JobResult:
-        timings: dict[str, float] = {}
-        stage = LAUNCH_STAGE
+        """One try on the warm browser; whatever ends it, its context is closed."""
+        started_at = time.monotonic()
         try:
-            with _Timer(timings, LAUNCH_STAGE):
-                chromium = await self._current_chromium()
-            async with self._context(chromium, job) as context:
-                page = await context.new_page()
-                stage = NAVIGATION_STAGE
-                with _Timer(timings, "navigation"):
-                    http_status = await _navigate(page, job)
-                data: dict[str, Any] = {}
-                artifacts: list[Artifact] = []
-                with _Timer(timings, "actions"):
-                    for action in job.actions:
-                        stage = action.name or action.kind
-                        data[stage], artifact = await perform(
-                            action,
-                            page,
-                            self._store,
-                            inline_bytes=self._settings.inline_result_bytes,
-                            timeout_ms=job.navigation_timeout_s * 1000,
-                        )
-                        if artifact is not None:
-                            artifacts.append(artifact)
-                return JobResult(
-                    final_url=page.url,
-                    http_status=http_status,
-                    title=await page.title(),
-                    data=data,
-                    artifacts=tuple(artifacts),
-                    timings_s=timings,
-                    browser=chromium.use,
-                )
+            chromium = await self._current_chromium()
         except PlaywrightError as exc:
-            raise classify(exc, stage=stage) from exc
-        except OSError as exc:
-            raise job_error(
-                ErrorCode.RESOURCE_LIMIT, f"artifact store: {exc}", stage=stage
-            ) from exc
-
-    @asynccontextmanager
-    async def _context(self, chromium: Chromium, job: BrowserJob) -> AsyncIterator[BrowserContext]:
-        """A fresh context; closed whatever happens, and a retired or hung browser with it."""
+            raise classify(exc, stage=LAUNCH_STAGE) from exc
+        visit = Visit(job, self._store, self._settings)
+        visit.timings_s[LAUNCH_STAGE] = round(time.monotonic() - started_at, 4)
         chromium.uses += 1
         chromium.open_contexts += 1
-        context = None
         try:
-            context = await chromium.new_context(job)
-            yield context
+            await visit.perform(chromium.browser)
+        except PlaywrightError as exc:
+            raise classify(exc, stage=visit.stage) from exc
+        except OSError as exc:
+            raise job_error(
+                ErrorCode.RESOURCE_LIMIT, f"artifact store: {exc}", stage=visit.stage
+            ) from exc
         finally:
-            answers = await _close_bounded(chromium.probe() if context is None else context.close())
-            chromium.open_contexts -= 1
-            if chromium.connected and not answers:
-                # It hangs, and would take every later task to its deadline.
-                self._kill_everything()
-            elif chromium.retired and chromium.open_contexts == 0:
-                await _close_bounded(chromium.close())
+            await self._end_visit(visit, chromium)
+        return visit.result(chromium.use)
+
+    async def _end_visit(self, visit: Visit, chromium: Chromium) -> None:
+        """Close its context; a browser that does not answer is killed, a retired one closed."""
+        answers = await _close_bounded(visit.close() if visit.opened else chromium.probe())
+        chromium.open_contexts -= 1
+        if chromium.connected and not answers:
+            # It hangs, and would take every later task to its deadline.
+            self._kill_everything()
+        elif chromium.retired and chromium.open_contexts == 0:
+            await _close_bounded(chromium.close())
 
     async def _current_chromium(self) -> Chromium:
         """The warm browser; launched or replaced first when that is due.
@@ -247,20 +220,6 @@ class Engine:
             await _close_bounded(self._playwright.stop())
 
 
-async def _navigate(page: Page, job: BrowserJob) -> int | None:
-    response = await page.goto(job.url, wait_until="load", timeout=job.navigation_timeout_s * 1000)
-    status = response.status if response is not None else None
-    if status is not None and status >= 400:
-        raise job_error(
-            ErrorCode.HTTP_STATUS,
-            f"the page answered {status}",
-            stage=NAVIGATION_STAGE,
-            # The server's own trouble, or "too many requests", may pass; other 4xx will not.
-            retryable=status >= 500 or status == 429,
-        )
-    return status
-
-
 async def _close_bounded(closing: Coroutine[Any, Any, None]) -> bool:
     """Whether it closed. What crashed fails or hangs; neither may keep a task's worker."""
     try:
@@ -269,17 +228,3 @@ async def _close_bounded(closing: Coroutine[Any, Any, None]) -> bool:
         log.debug("close failed", extra={"fields": {"reason": str(exc)}})
         return False
     return True
-
-
-class _Timer:
-    """Writes the seconds that its block took, also when it failed."""
-
-    def __init__(self, timings: dict[str, float], stage: str) -> None:
-        self._timings = timings
-        self._stage = stage
-
-    def __enter__(self) -> None:
-        self._started_at = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._timings[self._stage] = round(time.monotonic() - self._started_at, 4)
