@@ -15,7 +15,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from swarm.analysis.model import parse_analysis_job
-from swarm.browse.model import parse_browser_job
+from swarm.browse.errors import JobError
+from swarm.browse.payload import parse_browser_job
 from swarm.delivery.message import IDEMPOTENCY_HEADER
 from swarm.delivery.publish import RefusedError
 from swarm.errors import BrokerAwayError, ConfigError, DuplicateTaskError, Problem
@@ -34,6 +35,7 @@ _AWAY = (OperationalError, RedisError, OSError)
 class TaskResult:
     """What is known of a task.
 
+    Of a browser task that failed `value` is its result as far as it came, evidence included.
     `pending` says that no result is stored: the task waits, runs, or its id was never issued.
     """
 
@@ -118,5 +120,6 @@ class Client:
         if state == celery_states.SUCCESS:
             return TaskResult(task_id, "done", value=value)
         if state in celery_states.READY_STATES:
-            return TaskResult(task_id, "failed", error=f"{type(value).__name__}: {value}")
+            known = value.result if isinstance(value, JobError) else None
+            return TaskResult(task_id, "failed", known, f"{type(value).__name__}: {value}")
         return TaskResult(task_id, "pending")

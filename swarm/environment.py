@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
 from swarm.brokers import Broker, parse_broker
+from swarm.browse.secrets import Secrets
 from swarm.errors import ConfigError, Problem
 from swarm.settings import (
     DEFAULT_CREDENTIALS_DIRECTORY,
@@ -55,6 +56,8 @@ class WorkerEnvironment:
     celery_pool: CeleryPool
     log_level: LogLevel
     max_tasks: int
+    secrets: Secrets
+    """What browser payloads may refer to by name."""
 
     @property
     def metrics_port(self) -> int:
@@ -108,6 +111,16 @@ def read_broker(
     return parse_broker("primary", url, variable="REDIS_URL")
 
 
+def read_browser_secrets(environ: Mapping[str, str] = os.environ) -> Secrets:
+    """What browser payloads may refer to by name, from the credential `browser-secrets`.
+
+    Raises:
+        ConfigError: the file is wrong; no value of it is repeated.
+    """
+    text = read_credential("browser-secrets", environ)
+    return Secrets.parse(text or "", where="browser-secrets")
+
+
 def read_metrics_address(environ: Mapping[str, str] = os.environ) -> str:
     """Where a service answers Prometheus: `SWARM_METRICS_ADDRESS`, else loopback only."""
     return environ.get("SWARM_METRICS_ADDRESS") or "127.0.0.1"
@@ -158,6 +171,7 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
             if queue not in fitting:
                 expected = f"queues of task_type {pool.task_type}: {', '.join(fitting)}"
                 reader.problem("CELERY_QUEUES", queue, expected)
+    secrets = reader.attempt(lambda: read_browser_secrets(environ)) or Secrets({})
     if reader.problems or settings is None or broker is None or pool is None:
         raise ConfigError(reader.problems)
     return WorkerEnvironment(
@@ -174,6 +188,7 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
         celery_pool=cast("CeleryPool", celery_pool),
         log_level=cast("LogLevel", log_level),
         max_tasks=max_tasks,
+        secrets=secrets,
     )
 
 

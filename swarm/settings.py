@@ -154,7 +154,20 @@ class BrowserSettings(_Section):
     launch_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds a browser may take to start before that counts as a failure."""
     uses_before_retirement: int = Field(default=100, ge=1)
-    """Tasks after which a browser is replaced, because Chromium's memory only grows."""
+    """Tasks after which a browser is replaced, because Chromium's memory only grows. An
+    instance's `CELERY_MAX_TASKS` says the same."""
+    age_before_retirement_s: float = Field(default=3600.0, gt=0)
+    """Seconds after which a browser is replaced, however little it was used."""
+    memory_before_retirement_mb: int = Field(default=1500, ge=64)
+    """Megabytes of a browser with all its processes, shared memory not counted, beyond which it
+    is replaced."""
+    page_memory_mb: int = Field(default=1000, ge=64)
+    """Megabytes of one renderer beyond which it is killed, and its task fails with
+    RESOURCE_LIMIT: one page must not take the memory of all."""
+    max_bytes: int = Field(default=1_000_000_000, ge=1024)
+    """Bytes that the page of one task may receive, and that a file it downloads may have."""
+    allow_evaluate: bool = False
+    """Whether payloads may run JavaScript of their own in the page (step `evaluate`)."""
     inline_result_bytes: int = Field(default=262_144, ge=1024)
     """Results larger than this become artifacts: Redis is no place for pages."""
 

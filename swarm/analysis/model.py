@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from swarm.browse.model import PageUrl
+from swarm.browse.urls import PageUrl
 from swarm.errors import ConfigError
 from swarm.settings import problems_of
 

@@ -7,10 +7,16 @@ import os
 import uuid
 from pathlib import Path
 
-from swarm.browse.model import Artifact
+from swarm.browse.result import Artifact
 
 _EXTENSIONS = {
     "image/png": "png",
+    "image/jpeg": "jpg",
+    "application/pdf": "pdf",
+    "application/zip": "zip",
+    "application/octet-stream": "bin",
+    "text/markdown": "md",
+    "video/webm": "webm",
     "text/html": "html",
     "text/plain": "txt",
     "application/json": "json",

@@ -1,38 +1,41 @@
 """The engine: one thread with an asyncio loop, one Playwright driver, one warm Chromium.
 
 Started once in each worker process, after the fork. Tasks call `run` from any thread; each gets
-a fresh context on the warm browser and one deadline over everything. What a page leaves behind
-ends with its context.
+a fresh context on the warm browser and one deadline over everything, after which it is given up in
+steps: it is cancelled, its context closed, then the browser killed, then the driver.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
+import tempfile
 import threading
-import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal, TypeVar
+import uuid
+from collections.abc import Coroutine
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
-from playwright.async_api import Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
-from swarm.browse.artifacts import DirectoryStore
-from swarm.browse.chromium import Chromium, kill_process_tree
-from swarm.browse.failures import LAUNCH_STAGE, classify
-from swarm.browse.model import BrowserJob, ErrorCode, JobError, JobResult, job_error
-from swarm.browse.visit import Visit
+from swarm.browse.attempt import Attempt
+from swarm.browse.browsers import Browsers, OnEvent
+from swarm.browse.errors import ErrorCode, JobError, job_error
+from swarm.browse.payload import BrowserJob
+from swarm.browse.processes import make_directory, sweep
+from swarm.browse.result import JobResult
+from swarm.browse.visit import Deployment
 from swarm.errors import TransientError
-from swarm.settings import BrowserSettings
 
 log = logging.getLogger(__name__)
 
-EngineEvent = Literal["launched", "lost", "retired", "killed"]
-
-#: Seconds that closing a context or a browser may take; a hung renderer never answers.
-_CLOSE_TIMEOUT_S = 5.0
-#: Seconds after a job's deadline until its browser is killed instead of asked.
-_GRACE_S = 2 * _CLOSE_TIMEOUT_S
+#: Seconds after a deadline beyond which the loop itself must be stuck.
+_GRACE_S = 1.8
+#: Seconds for everything to close.
+_STOP_S = 10.0
 
 _T = TypeVar("_T")
 
@@ -41,70 +44,105 @@ class EngineError(TransientError):
     """The browser could not be started."""
 
 
+@dataclass(slots=True)
+class _Run:
+    """A job that runs, and why it is to be given up, when it is."""
+
+    work: asyncio.Task[None] | None = None
+    abandoned: JobError | None = None
+
+    def abandon(self, error: JobError) -> None:
+        """Only the first reason counts."""
+        if self.abandoned is None:
+            self.abandoned = error
+            if self.work is not None:
+                self.work.cancel()
+
+
 class Engine:
     """Runs browser jobs on one warm browser.
 
-    `on_event` is called, on the engine's thread, with every launch, loss, retirement and kill.
+    `on_event` is called with every launch, loss, retirement and kill, and its cause.
     """
 
     def __init__(
         self,
-        settings: BrowserSettings,
-        store: DirectoryStore,
+        deployment: Deployment,
         *,
-        on_event: Callable[[EngineEvent], None] = lambda _event: None,
+        on_event: OnEvent = lambda _event, _cause: None,
+        uses_before_retirement: int | None = None,
+        headed: bool = False,
     ) -> None:
-        self._settings = settings
-        self._store = store
-        self._on_event = on_event
+        self._deployment = deployment
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="browser-engine", daemon=True)
-        self._launch_lock = asyncio.Lock()
-        self._playwright: Playwright | None = None
-        self._chromium: Chromium | None = None
+        self._runs: dict[str, _Run] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._directory: Path | None = None
+        self._browsers = Browsers(
+            deployment.settings,
+            on_event,
+            uses_before_retirement=uses_before_retirement,
+            headed=headed,
+        )
 
     def start(self) -> None:
-        """Start the thread and the browser; returns when the browser is up.
+        """Sweep up after engines that died, start the thread and the browser.
 
         Raises:
             EngineError: it could not be launched, with the reason.
         """
-        self._thread.start()
+        settings = self._deployment.settings
         try:
-            self._call(self._current_chromium(), timeout_s=self._settings.launch_timeout_s + 10)
+            self._directory = _make_directory()
+            self._thread.start()
+            starting = self._browsers.start(self._directory)
+            self._call(starting, timeout_s=2 * settings.launch_timeout_s + 10)
         except (PlaywrightError, TimeoutError, OSError) as exc:
             self.stop()
             reason = str(exc).strip() or "no answer in time"
-            raise EngineError(f"{self._settings.executable} did not start: {reason}") from exc
+            raise EngineError(f"{settings.executable} did not start: {reason}") from exc
 
-    def run(self, job: BrowserJob) -> JobResult:
+    def run(self, job: BrowserJob, *, task_id: str = "") -> JobResult:
         """Do a job and wait for it; safe from several threads at once.
 
-        Returns within the job's deadline plus the grace for killing the browser.
+        Returns within the job's deadline plus two seconds.
 
         Raises:
-            JobError: the job failed; its class says whether a retry may help.
+            JobError: the job failed; its class says whether a retry may help, its `result` what
+                is known all the same.
         """
+        deadline_s = job.limits.deadline_s
+        running = self._run_job(job, task_id or uuid.uuid4().hex)
         try:
-            return self._call(self._run_within_deadline(job), timeout_s=job.deadline_s + _GRACE_S)
+            return self._call(running, timeout_s=deadline_s + _GRACE_S)
         except TimeoutError as exc:
             # Not even cancelling freed it: the loop itself waits for something.
-            self._loop.call_soon_threadsafe(self._kill_everything)
-            raise job_error(
-                ErrorCode.DEADLINE, f"not done within {job.deadline_s:g} s", stage="deadline"
-            ) from exc
+            self._browsers.kill_all("the engine's loop is stuck")
+            raise _deadline_error(deadline_s, stage="deadline") from exc
+
+    def cancel(self, task_id: str) -> bool:
+        """Give up a job that runs; False when there is none of this id. Safe from any thread."""
+        run = self._runs.get(task_id)
+        if run is None:
+            return False
+        error = job_error(ErrorCode.CANCELLED, "cancelled by an operator", stage="cancel")
+        self._loop.call_soon_threadsafe(run.abandon, error)
+        return True
 
     def stop(self) -> None:
         """Close the browser, kill what is left of it, end the thread."""
-        try:
-            self._call(self._close_all(), timeout_s=2 * _CLOSE_TIMEOUT_S)
-        except (PlaywrightError, TimeoutError):
-            log.warning("browser did not close; killing it")
-        kill_process_tree()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=_CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            try:
+                self._call(self._close(), timeout_s=_STOP_S)
+            except TimeoutError:
+                self._browsers.kill_all("it does not close")
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=_STOP_S)
         if not self._thread.is_alive():
             self._loop.close()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -118,113 +156,75 @@ class Engine:
             # Also when Celery's soft time limit is raised in this thread: nobody waits any more.
             future.cancel()
 
-    async def _run_within_deadline(self, job: BrowserJob) -> JobResult:
-        try:
-            async with asyncio.timeout(job.deadline_s):
-                try:
-                    return await self._attempt(job)
-                except JobError as exc:
-                    if exc.code is not ErrorCode.BROWSER_LOST:
-                        raise
-                    log.warning("browser lost during a task; trying once more on a new one")
-                return await self._attempt(job)
-        except TimeoutError as exc:
-            raise job_error(
-                ErrorCode.DEADLINE, f"not done within {job.deadline_s:g} s", stage="deadline"
-            ) from exc
+    # -- on the loop
 
-    async def _attempt(self, job: BrowserJob) -> JobResult:
-        """One try on the warm browser; whatever ends it, its context is closed."""
-        started_at = time.monotonic()
+    async def _run_job(self, job: BrowserJob, task_id: str) -> JobResult:
+        run = self._runs[task_id] = _Run()
+        deadline_s = job.limits.deadline_s
+        deadline = self._loop.call_later(
+            deadline_s, lambda: run.abandon(_deadline_error(deadline_s, stage="deadline"))
+        )
         try:
-            chromium = await self._current_chromium()
-        except PlaywrightError as exc:
-            raise classify(exc, stage=LAUNCH_STAGE) from exc
-        visit = Visit(job, self._store, self._settings)
-        visit.timings_s[LAUNCH_STAGE] = round(time.monotonic() - started_at, 4)
-        chromium.uses += 1
-        chromium.open_contexts += 1
-        try:
-            await visit.perform(chromium.browser)
-        except PlaywrightError as exc:
-            raise classify(exc, stage=visit.stage) from exc
-        except OSError as exc:
-            raise job_error(
-                ErrorCode.RESOURCE_LIMIT, f"artifact store: {exc}", stage=visit.stage
-            ) from exc
+            try:
+                return await self._attempt(job, run)
+            except JobError as exc:
+                if exc.code is not ErrorCode.BROWSER_LOST or run.abandoned is not None:
+                    raise
+                log.warning("browser lost during a task; trying once more on a new one")
+            return await self._attempt(job, run)
         finally:
-            await self._end_visit(visit, chromium)
-        return visit.result(chromium.use)
+            deadline.cancel()
+            del self._runs[task_id]
 
-    async def _end_visit(self, visit: Visit, chromium: Chromium) -> None:
-        """Close its context; a browser that does not answer is killed, a retired one closed."""
-        answers = await _close_bounded(visit.close() if visit.opened else chromium.probe())
-        chromium.open_contexts -= 1
-        if chromium.connected and not answers:
-            # It hangs, and would take every later task to its deadline.
-            self._kill_everything()
-        elif chromium.retired and chromium.open_contexts == 0:
-            await _close_bounded(chromium.close())
-
-    async def _current_chromium(self) -> Chromium:
-        """The warm browser; launched or replaced first when that is due.
-
-        A retired browser goes on until its last context closes, so its successor is up before it
-        ends.
-        """
-        async with self._launch_lock:
-            chromium = self._chromium
-            if chromium is not None and not chromium.connected:
-                self._on_event("lost")
-                chromium = None
-            if chromium is not None and chromium.uses >= self._settings.uses_before_retirement:
-                chromium.retired = True
-                self._on_event("retired")
-                if chromium.open_contexts == 0:
-                    await _close_bounded(chromium.close())
-                chromium = None
-            if chromium is None:
-                chromium = await self._launch()
-            self._chromium = chromium
-            return chromium
-
-    async def _launch(self) -> Chromium:
+    async def _attempt(self, job: BrowserJob, run: _Run) -> JobResult:
+        attempt = Attempt(job, self._deployment, self._browsers, on_excess=run.abandon)
+        run.work = self._loop.create_task(attempt.work())
+        if run.abandoned is not None:
+            run.work.cancel()
         try:
-            chromium = await Chromium.launch(await self._driver(), self._settings)
-        except PlaywrightError:
-            # A driver that lost its pipe cannot launch anything: begin with a new one.
-            if self._playwright is not None:
-                await _close_bounded(self._playwright.stop())
-            self._playwright = None
-            chromium = await Chromium.launch(await self._driver(), self._settings)
-        self._on_event("launched")
-        return chromium
+            failure = await _outcome_of(run)
+            result = await attempt.conclude(failure)
+        finally:
+            run.work.cancel()
+            # The next task need not wait until this page is gone.
+            closing = self._loop.create_task(attempt.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        if failure is not None:
+            raise failure.with_result(asdict(result))
+        return result
 
-    async def _driver(self) -> Playwright:
-        if self._playwright is None:
-            self._playwright = await async_playwright().start()
-        return self._playwright
-
-    def _kill_everything(self) -> None:
-        """End a browser or driver that hangs; at once, so that no new one is hit."""
-        self._playwright = None
-        self._chromium = None
-        killed = kill_process_tree()
-        self._on_event("killed")
-        log.warning("browser killed: it hangs", extra={"fields": {"processes": killed}})
-
-    async def _close_all(self) -> None:
-        if self._chromium is not None:
-            await _close_bounded(self._chromium.close())
-        if self._playwright is not None:
-            await _close_bounded(self._playwright.stop())
+    async def _close(self) -> None:
+        for run in self._runs.values():
+            run.abandon(job_error(ErrorCode.CANCELLED, "the worker stops", stage="cancel"))
+        if self._closing:
+            await asyncio.wait(self._closing)
+        await self._browsers.close()
 
 
-async def _close_bounded(closing: Coroutine[Any, Any, None]) -> bool:
-    """Whether it closed. What crashed fails or hangs; neither may keep a task's worker."""
+async def _outcome_of(run: _Run) -> JobError | None:
+    """How its work ended: well, by a failure, or given up."""
+    assert run.work is not None  # noqa: S101 - for the type checker
+    await asyncio.wait([run.work])
+    if run.abandoned is not None:
+        return run.abandoned
     try:
-        await asyncio.wait_for(closing, _CLOSE_TIMEOUT_S)
-    except (PlaywrightError, TimeoutError) as exc:
-        log.debug("close failed", extra={"fields": {"reason": str(exc)}})
-        return False
-    return True
+        run.work.result()
+    except JobError as exc:
+        return exc
+    return None
+
+
+def _deadline_error(deadline_s: float, *, stage: str) -> JobError:
+    return job_error(ErrorCode.DEADLINE, f"not done within {deadline_s:g} s", stage=stage)
+
+
+def _make_directory() -> Path:
+    """A place for all that driver and browser write, which both find by TMPDIR."""
+    parent = Path(tempfile.gettempdir())
+    if killed := sweep(parent):
+        log.warning("killed what a dead engine left", extra={"fields": {"processes": killed}})
+    directory = make_directory(parent)
+    # Playwright's driver takes its environment from ours, and nothing else.
+    os.environ["TMPDIR"] = str(directory)
+    return directory

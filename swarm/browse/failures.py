@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
-from swarm.browse.model import ErrorCode, JobError, job_error
+from swarm.browse.errors import ErrorCode, JobError, job_error
 
 NAVIGATION_STAGE = "navigation"
 #: Until the page is open: nothing of the job has run, and its own browser is what failed.

@@ -6,119 +6,214 @@ The engine decides on which browser and for how long. A visit owns its context f
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Error as PlaywrightError
 
-from swarm.browse.actions import perform
+from swarm.browse import actions, steps
 from swarm.browse.artifacts import DirectoryStore
-from swarm.browse.failures import LAUNCH_STAGE, NAVIGATION_STAGE
-from swarm.browse.model import (
-    Artifact,
-    BrowserJob,
-    BrowserUse,
-    ErrorCode,
-    JobResult,
-    job_error,
-)
+from swarm.browse.chromium import Chromium
+from swarm.browse.contexts import ContextPlan
+from swarm.browse.downloads import Downloads
+from swarm.browse.errors import ErrorCode, JobError, TransientJobError, job_error
+from swarm.browse.failures import NAVIGATION_STAGE, classify
+from swarm.browse.navigation import Navigator
+from swarm.browse.outbox import Outbox
+from swarm.browse.payload import BrowserJob
+from swarm.browse.progress import Progress
+from swarm.browse.recordings import Recordings
+from swarm.browse.result import BrowserUse, Failure, JobResult, Redirect
+from swarm.browse.secrets import Redactor, Secrets
+from swarm.browse.session import Session
+from swarm.browse.traffic import Traffic
 from swarm.settings import BrowserSettings
 
 
-class Visit:
-    """Does a job once. `stage` is what it is at; `timings_s` the seconds of each stage so far."""
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What every job of a process works with."""
 
-    def __init__(self, job: BrowserJob, store: DirectoryStore, settings: BrowserSettings) -> None:
+    settings: BrowserSettings
+    store: DirectoryStore
+    secrets: Secrets
+
+
+class Visit:
+    """Does a job once. `on_excess` is called when the page receives more than it may."""
+
+    def __init__(
+        self, job: BrowserJob, deployment: Deployment, *, on_excess: Callable[[JobError], None]
+    ) -> None:
         self._job = job
-        self._store = store
-        self._settings = settings
+        self._deployment = deployment
+        settings = deployment.settings
+        self._max_bytes = min(job.limits.bytes or settings.max_bytes, settings.max_bytes)
+        self._redactor = Redactor()
+        self._outbox = Outbox(
+            deployment.store, self._redactor, inline_bytes=settings.inline_result_bytes
+        )
+        self._traffic = Traffic(
+            max_bytes=self._max_bytes, on_excess=lambda: on_excess(self._excess())
+        )
+        self._recordings: Recordings | None = None
         self._context: BrowserContext | None = None
-        self._http_status: int | None = None
-        self._final_url = ""
+        self._page: Page | None = None
+        self._navigator: Navigator | None = None
         self._title = ""
         self._data: dict[str, Any] = {}
-        self._artifacts: list[Artifact] = []
-        self.stage = LAUNCH_STAGE
-        self.timings_s: dict[str, float] = {}
+        self.progress = Progress(job)
 
     @property
     def opened(self) -> bool:
         """Whether there is a context to close."""
         return self._context is not None
 
-    async def perform(self, browser: Browser) -> None:
+    async def perform(self, chromium: Chromium) -> None:
         """Open the context and the page, and do what the job says.
 
         Raises:
-            JobError: the page answered an HTTP error.
-            playwright.async_api.Error: whatever else the page or the browser did.
-            OSError: the artifact store takes nothing.
+            JobError: the job failed, or is not one for this deployment.
         """
-        self._context = await browser.new_context(
-            viewport={"width": self._job.viewport_width, "height": self._job.viewport_height},
-            # A service worker outlives its page and hides requests from routing.
-            service_workers="block",
-            accept_downloads=False,
+        progress = self.progress
+        try:
+            with progress.timed("context"):
+                session = await self._open(chromium)
+            progress.stage = NAVIGATION_STAGE
+            with progress.timed("navigation"):
+                await session.navigator.open_first(stage=progress.stage)
+            if self._job.steps:
+                with progress.timed("steps"):
+                    await self._take_steps(session)
+            if self._job.actions:
+                with progress.timed("actions"):
+                    await self._perform_actions(session)
+            self._title = await session.page.title()
+        except PlaywrightError as exc:
+            raise classify(exc, stage=progress.stage) from exc
+        except OSError as exc:
+            raise self._store_error(exc) from exc
+
+    async def _open(self, chromium: Chromium) -> Session:
+        plan = ContextPlan(self._job, self._deployment.secrets, self._redactor, chromium.devices)
+        recordings = Recordings(self._job.capture, chromium.directory, self._redactor)
+        context = await chromium.browser.new_context(**plan.options, **recordings.context_options())
+        self._context, self._recordings = context, recordings
+        if cookies := plan.cookies():
+            await context.add_cookies(cookies)
+        await self._traffic.attach(context, self._job.network, plan.secret_headers)
+        await recordings.start(context)
+        page = await context.new_page()
+        # What the page opens beside itself nobody looks at, and it may open without end.
+        context.on("page", _close_popup)
+        self._page = page
+        self._navigator = Navigator(page, self._job)
+        return Session(
+            job=self._job,
+            page=page,
+            navigator=self._navigator,
+            downloads=Downloads(page, chromium.downloads, max_bytes=self._max_bytes),
+            outbox=self._outbox,
+            secrets=self._deployment.secrets,
+            redactor=self._redactor,
+            settings=self._deployment.settings,
         )
-        page = await self._context.new_page()
-        self.stage = NAVIGATION_STAGE
-        with self._timed("navigation"):
-            await self._navigate(page)
-        with self._timed("actions"):
-            await self._act(page)
-        self._final_url = page.url
-        self._title = await page.title()
+
+    async def _take_steps(self, session: Session) -> None:
+        for number, step in enumerate(self._job.steps):
+            stage = f"steps.{number}.{step.kind}"
+            async with self.progress.doing(step, stage) as timeout_ms:
+                value = await steps.take(step, session, stage=stage, timeout_ms=timeout_ms)
+                if value is not actions.NOTHING:
+                    self._data[step.name or step.kind] = value
+
+    async def _perform_actions(self, session: Session) -> None:
+        for action in self._job.actions:
+            name = action.name or action.kind
+            async with self.progress.doing(action, name) as timeout_ms:
+                self._data[name] = await actions.perform(
+                    action, session, stage=name, timeout_ms=timeout_ms
+                )
+
+    async def keep_evidence(self) -> None:
+        """A picture of the page as it failed. Whoever calls bounds the time."""
+        if self._page is not None and self._recordings is not None:
+            with suppress(PlaywrightError, OSError):
+                await self._recordings.picture(self._page, self._outbox)
+
+    async def finish(self, *, failed: bool) -> None:
+        """Close the context where recordings are complete only then, and keep them.
+
+        Raises:
+            JobError: the store takes nothing.
+        """
+        recordings, context = self._recordings, self._context
+        if recordings is None or context is None or not recordings.any_wanted:
+            return
+        try:
+            await recordings.finish_trace(context, failed=failed)
+            await context.close()
+            await recordings.collect(self._outbox)
+        except PlaywrightError as exc:
+            raise classify(exc, stage="recordings") from exc
+        except OSError as exc:
+            raise self._store_error(exc) from exc
 
     async def close(self) -> None:
         """Close the context, and with it all that the page left in the browser."""
-        if self._context is not None:
-            await self._context.close()
-
-    def result(self, use: BrowserUse) -> JobResult:
-        return JobResult(
-            final_url=self._final_url,
-            http_status=self._http_status,
-            title=self._title,
-            data=self._data,
-            artifacts=tuple(self._artifacts),
-            timings_s=self.timings_s,
-            browser=use,
-        )
-
-    async def _navigate(self, page: Page) -> None:
-        response = await page.goto(
-            self._job.url, wait_until="load", timeout=self._job.navigation_timeout_s * 1000
-        )
-        self._http_status = status = response.status if response is not None else None
-        if status is not None and status >= 400:
-            raise job_error(
-                ErrorCode.HTTP_STATUS,
-                f"the page answered {status}",
-                stage=NAVIGATION_STAGE,
-                # The server's own trouble, or "too many requests", may pass; other 4xx will not.
-                retryable=status >= 500 or status == 429,
-            )
-
-    async def _act(self, page: Page) -> None:
-        for action in self._job.actions:
-            self.stage = action.name or action.kind
-            self._data[self.stage], artifact = await perform(
-                action,
-                page,
-                self._store,
-                inline_bytes=self._settings.inline_result_bytes,
-                timeout_ms=self._job.navigation_timeout_s * 1000,
-            )
-            if artifact is not None:
-                self._artifacts.append(artifact)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Write the seconds that the block took, also when it failed."""
-        started_at = time.monotonic()
+        self._traffic.close()
         try:
-            yield
+            if self._context is not None:
+                await self._context.close()
         finally:
-            self.timings_s[stage] = round(time.monotonic() - started_at, 4)
+            if self._recordings is not None:
+                self._recordings.remove()
+
+    def result(self, use: BrowserUse | None, failure: JobError | None) -> JobResult:
+        """What is known of the job, however it ended; without the secrets that it used."""
+        hide = self._redactor.text
+        error = failure or self.progress.optional_failure
+        navigator = self._navigator
+        redirects = navigator.redirects if navigator else ()
+        return JobResult(
+            status="failed" if failure else "partial" if error else "ok",
+            final_url=hide(self._page.url) if self._page is not None else "",
+            http_status=navigator.http_status if navigator else None,
+            title=hide(self._title),
+            redirects=tuple(Redirect(hide(hop.url), hop.status) for hop in redirects),
+            steps=tuple(
+                replace(o, error=o.error and hide(o.error)) for o in self.progress.outcomes()
+            ),
+            data=self._data,
+            artifacts=tuple(self._outbox.artifacts),
+            console=self._recordings.console(failed=bool(failure)) if self._recordings else (),
+            network=self._traffic.counts(),
+            timings_s=self.progress.timings_s,
+            browser=use,
+            error=_failure(error, hide),
+        )
+
+    def _excess(self) -> JobError:
+        message = f"the page sent more than {self._max_bytes} bytes"
+        return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=self.progress.stage)
+
+    def _store_error(self, exc: OSError) -> JobError:
+        message = f"artifact store: {exc}"
+        return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=self.progress.stage)
+
+
+def _failure(error: JobError | None, hide: Callable[[str], str]) -> Failure | None:
+    if error is None:
+        return None
+    retryable = isinstance(error, TransientJobError)
+    return Failure(str(error.code), hide(error.message), retryable, error.stage)
+
+
+def _close_popup(page: Page) -> None:
+    closing = asyncio.ensure_future(page.close())
+    # It may be gone before it is closed.
+    closing.add_done_callback(lambda done: done.cancelled() or done.exception())

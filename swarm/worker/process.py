@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
-from swarm.browse.model import BrowserJob, JobResult
+from swarm.browse.payload import BrowserJob
+from swarm.browse.result import JobResult
+from swarm.browse.visit import Deployment
 from swarm.celery_app import DEADLINE_MARGIN_S
 from swarm.environment import WorkerEnvironment
 from swarm.errors import SwarmError
@@ -29,10 +31,14 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
     _host = environment.host
     if environment.pool.task_type == "browser":
         settings = environment.settings.browser
+        store = DirectoryStore(settings.artifacts_directory, host=environment.host)
         engine = Engine(
-            settings,
-            DirectoryStore(settings.artifacts_directory, host=environment.host),
-            on_event=telemetry.browser_event,
+            Deployment(settings, store, environment.secrets),
+            on_event=lambda event, _cause: telemetry.browser_event(event),
+            # A pool child is replaced by Celery after as many tasks, and its browser with it.
+            uses_before_retirement=(
+                None if environment.celery_pool == "prefork" else environment.max_tasks
+            ),
         )
         _deadline_s = environment.pool.task_time_limit_s - DEADLINE_MARGIN_S
         engine.start()
@@ -47,7 +53,7 @@ def stop() -> None:
         _engine = None
 
 
-def run_browser_job(job: BrowserJob) -> JobResult:
+def run_browser_job(job: BrowserJob, *, task_id: str) -> JobResult:
     """Do a job on this process's browser, within the pool's time limit too.
 
     Raises:
@@ -56,7 +62,14 @@ def run_browser_job(job: BrowserJob) -> JobResult:
     """
     if _engine is None:
         raise SwarmError("this worker has no browser: its pool is not of task_type browser")
-    return _engine.run(job.model_copy(update={"deadline_s": min(job.deadline_s, _deadline_s)}))
+    deadline_s = min(job.limits.deadline_s, _deadline_s)
+    limits = job.limits.model_copy(update={"deadline_s": deadline_s})
+    return _engine.run(job.model_copy(update={"limits": limits}), task_id=task_id)
+
+
+def cancel(task_id: str) -> bool:
+    """Give up a browser job that runs in this process; False when there is none of this id."""
+    return _engine is not None and _engine.cancel(task_id)
 
 
 def host() -> str:

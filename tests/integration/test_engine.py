@@ -12,7 +12,10 @@ import pytest
 
 from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
-from swarm.browse.model import JobError, parse_browser_job
+from swarm.browse.errors import JobError
+from swarm.browse.payload import parse_browser_job
+from swarm.browse.secrets import Secrets
+from swarm.browse.visit import Deployment
 from swarm.settings import BrowserSettings
 from tests.integration.stage import REPOSITORY
 from tests.programs import CHROMIUM, need
@@ -42,9 +45,10 @@ def break_launches(directory: str) -> None:
     executable.chmod(0o755)
     settings = BrowserSettings(executable=executable, sandbox=False)
     events: list[str] = []
-    engine = Engine(settings, DirectoryStore(tmp_path, host="h"), on_event=events.append)
+    deployment = Deployment(settings, DirectoryStore(tmp_path, host="h"), Secrets({}))
+    engine = Engine(deployment, on_event=lambda event, _cause: events.append(event))
     job = parse_browser_job(
-        {"url": "http://127.0.0.1:9/", "actions": [{"kind": "text"}], "deadline_s": 20}
+        {"url": "http://127.0.0.1:9/", "actions": [{"kind": "text"}], "limits": {"deadline_s": 20}}
     )
     engine.start()
     try:

@@ -105,7 +105,7 @@ def test_a_page_gives_screenshot_html_text_and_extracts(
         assert artifact["sha256"] == hashlib.sha256(content).hexdigest()
         assert artifact["bytes"] == len(content)
         assert Path(artifact["path"]).parent == shared.settings.browser.artifacts_directory
-    assert set(value["timings_s"]) == {"launch", "navigation", "actions"}
+    assert set(value["timings_s"]) == {"launch", "context", "navigation", "actions"}
     assert value["browser"]["uses"] >= 1
 
 
@@ -142,7 +142,7 @@ def test_a_large_text_becomes_an_artifact(shared: Stage, worker: WorkerProcess) 
         (
             "/page/2",
             {"kind": "text", "selector": ".absent"},
-            {"navigation_timeout_s": 0.5},
+            {"limits": {"step_timeout_s": 0.5}},
             "SELECTOR_TIMEOUT in text",
         ),
         ("/page/2", {"kind": "text", "selector": "]["}, {}, "ACTION_FAILED in text"),
@@ -155,7 +155,7 @@ def test_a_large_text_becomes_an_artifact(shared: Stage, worker: WorkerProcess) 
         (
             "/slow?ms=5000",
             {"kind": "text"},
-            {"deadline_s": 0.5},
+            {"limits": {"deadline_s": 0.5}},
             "DEADLINE in deadline: not done within 0.5 s",
         ),
     ],
@@ -186,7 +186,9 @@ def test_a_page_in_an_endless_loop_ends_and_the_next_task_works(
     shared: Stage, worker: WorkerProcess, path: str
 ) -> None:
     started_at = time.monotonic()
-    result = browse(shared, path, {"kind": "text"}, {"kind": "screenshot"}, deadline_s=1)
+    result = browse(
+        shared, path, {"kind": "text"}, {"kind": "screenshot"}, limits={"deadline_s": 1}
+    )
     assert result.state == "failed"
     assert "DEADLINE" in str(result.error)
     assert time.monotonic() - started_at < 1 + 15
@@ -198,7 +200,7 @@ def test_a_frozen_browser_is_killed_and_replaced(shared: Stage, worker: WorkerPr
     payload = {
         "url": shared.site.url("/slow?ms=500"),
         "actions": [{"kind": "text"}],
-        "deadline_s": 1,
+        "limits": {"deadline_s": 1},
     }
     visits = len(shared.site.visits)
     task_id = shared.client.submit("browser", payload)

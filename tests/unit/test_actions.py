@@ -10,7 +10,14 @@ import pytest
 
 from swarm.browse.actions import perform
 from swarm.browse.artifacts import DirectoryStore
-from swarm.browse.model import Action, parse_browser_job
+from swarm.browse.downloads import DownloadDirectory, Downloads
+from swarm.browse.errors import JobError
+from swarm.browse.navigation import Navigator
+from swarm.browse.outbox import Outbox
+from swarm.browse.payload import parse_browser_job
+from swarm.browse.secrets import Redactor, Secrets
+from swarm.browse.session import Session
+from swarm.settings import BrowserSettings
 
 
 class Page:
@@ -39,19 +46,31 @@ class Page:
         self.asked.append(options)
         return self.text
 
-    async def evaluate(self, _script: str, fields: Any) -> Any:
+    def on(self, _event: str, _handler: Any) -> None: ...
+
+    async def evaluate(self, _script: str, fields: Any = None) -> Any:
         self.asked.append(fields)
         return self.values
 
 
-def action(**fields: Any) -> Action:
-    return parse_browser_job({"url": "http://h/", "actions": [fields]}).actions[0]
-
-
 async def run(tmp_path: Path, page: Page, **fields: Any) -> tuple[Any, Any]:
-    store = DirectoryStore(tmp_path, host="h1")
+    """The action's value and the artifact it left, if any."""
+    job = parse_browser_job({"url": "http://h/", "actions": [fields]})
+    redactor = Redactor()
+    outbox = Outbox(DirectoryStore(tmp_path, host="h1"), redactor, inline_bytes=1024)
     fake: Any = page
-    return await perform(action(**fields), fake, store, inline_bytes=1024, timeout_ms=500)
+    session = Session(
+        job=job,
+        page=fake,
+        navigator=Navigator(fake, job),
+        downloads=Downloads(fake, DownloadDirectory(tmp_path), max_bytes=1),
+        outbox=outbox,
+        secrets=Secrets({}),
+        redactor=redactor,
+        settings=BrowserSettings(),
+    )
+    value = await perform(job.actions[0], session, stage="action", timeout_ms=500)
+    return value, outbox.artifacts[0] if outbox.artifacts else None
 
 
 def stored(artifact: Any) -> bytes:
@@ -59,11 +78,16 @@ def stored(artifact: Any) -> bytes:
 
 
 async def test_a_screenshot_is_an_artifact(tmp_path: Path) -> None:
-    page = Page()
+    page = Page(values=[800, 3000])
     value, artifact = await run(tmp_path, page, kind="screenshot", full_page=True)
-    assert page.asked == [{"full_page": True, "timeout": 500}]
+    assert page.asked == [None, {"full_page": True, "timeout": 500, "type": "png"}]
     assert value == artifact.id
     assert stored(artifact) == b"\x89PNG"
+
+
+async def test_a_page_beyond_what_a_picture_can_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="RESOURCE_LIMIT"):
+        await run(tmp_path, Page(values=[800, 1_000_000]), kind="screenshot", full_page=True)
 
 
 @pytest.mark.parametrize("kind", ["html", "text"])

@@ -12,16 +12,15 @@ from celery.backends.base import Backend
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.browse.model import (
+from swarm.browse.errors import (
     ErrorCode,
     JobError,
     PermanentJobError,
-    Screenshot,
-    Text,
     TransientJobError,
     job_error,
-    parse_browser_job,
 )
+from swarm.browse.payload import parse_browser_job
+from swarm.browse.payload.actions import Screenshot, Text
 from swarm.errors import ConfigError, PermanentError, TransientError
 
 TEXT = {"kind": "text"}
@@ -29,6 +28,18 @@ TEXT = {"kind": "text"}
 
 def job(**fields: Any) -> dict[str, Any]:
     return {"url": "http://pages.lab/page/3", "actions": [TEXT], **fields}
+
+
+def limited(**limits: Any) -> dict[str, Any]:
+    return job(limits=limits)
+
+
+def seen_by(**context: Any) -> dict[str, Any]:
+    return job(context=context)
+
+
+def stepping(*steps: dict[str, Any]) -> dict[str, Any]:
+    return job(steps=list(steps))
 
 
 def problems(payload: object) -> dict[str, str]:
@@ -72,7 +83,6 @@ def test_the_documented_example_is_taken() -> None:
         ("java\nscript:x", "without spaces and control characters"),
         ("http://h/" + "x" * 8192, "at most 8192 characters"),
         (7, "valid string"),
-        (None, "valid string"),
     ],
 )
 def test_a_wrong_url_is_refused_with_the_reason(url: object, expected: str) -> None:
@@ -92,7 +102,7 @@ def test_a_refusal_does_not_repeat_the_password_of_a_url() -> None:
     [
         (job(colour="red"), "payload: colour"),
         (job(version=2), "payload: version"),
-        (job(actions=[]), "payload: actions"),
+        (job(actions=[]), "payload: (top level)"),
         (job(actions=[TEXT] * 51), "payload: actions"),
         (job(actions="text"), "payload: actions"),
         (job(actions=[{"kind": "dance"}]), "payload: actions.0"),
@@ -101,16 +111,28 @@ def test_a_refusal_does_not_repeat_the_password_of_a_url() -> None:
         (job(actions=[{"kind": "text", "selector": ""}]), "payload: actions.0.text.selector"),
         (job(actions=[{"kind": "text", "name": "1"}]), "payload: actions.0.text.name"),
         (job(actions=[{"kind": "extract", "fields": {}}]), "payload: actions.0.extract.fields"),
-        (job(deadline_s=0), "payload: deadline_s"),
-        (job(deadline_s=601), "payload: deadline_s"),
-        (job(deadline_s=float("nan")), "payload: deadline_s"),
-        (job(deadline_s="60"), "payload: deadline_s"),
-        (job(deadline_s=True), "payload: deadline_s"),
-        (job(navigation_timeout_s=-1), "payload: navigation_timeout_s"),
-        (job(viewport_width=99), "payload: viewport_width"),
-        (job(viewport_height=4097), "payload: viewport_height"),
-        ({"actions": [TEXT]}, "payload: url"),
-        ({"url": "http://h/"}, "payload: actions"),
+        (limited(deadline_s=0), "payload: limits.deadline_s"),
+        (limited(deadline_s=601), "payload: limits.deadline_s"),
+        (limited(deadline_s=float("nan")), "payload"),
+        (limited(deadline_s="60"), "payload: limits.deadline_s"),
+        (limited(deadline_s=True), "payload: limits.deadline_s"),
+        (limited(navigation_timeout_s=-1), "payload: limits.navigation_timeout_s"),
+        (limited(redirects=21), "payload: limits.redirects"),
+        (seen_by(viewport={"width": 99}), "payload: context.viewport.width"),
+        (seen_by(viewport={"height": 4097}), "payload: context.viewport.height"),
+        (seen_by(permissions=["root"]), "payload: context.permissions.0"),
+        (seen_by(headers={"X-A": "a\r\nX-B: b"}), "payload: context"),
+        (seen_by(headers={"X A": "a"}), "payload: context.headers.X A"),
+        (stepping({"kind": "click"}), "payload: steps.0.click.selector"),
+        (stepping({"kind": "scroll"}), "payload: steps.0.scroll"),
+        (stepping({"kind": "wait_for", "ms": 5, "url": "x"}), "payload: steps.0.wait_for"),
+        (stepping({"kind": "assert"}), "payload: steps.0.assert"),
+        (stepping({"kind": "goto", "url": "file:///x"}), "payload: steps.0.goto.url"),
+        (stepping(*[{"kind": "press", "key": "a"}] * 201), "payload: steps"),
+        ({"actions": [TEXT]}, "payload: (top level)"),
+        (job(html="<p>"), "payload: (top level)"),
+        ({"url": "http://h/"}, "payload: (top level)"),
+        (job(html="x" * 2_000_001), "payload"),
     ],
 )
 def test_a_wrong_field_is_refused_by_its_name(payload: object, where: str) -> None:
@@ -123,7 +145,8 @@ def test_what_is_no_object_is_refused(payload: object) -> None:
 
 
 def test_every_wrong_field_is_named_at_once() -> None:
-    found = problems({"url": "ftp://h", "actions": [{"kind": "x"}], "colour": 1, "deadline_s": -1})
+    limits = {"deadline_s": -1}
+    found = problems({"url": "ftp://h", "actions": [{"kind": "x"}], "colour": 1, "limits": limits})
     assert len(found) == 4
 
 

@@ -6,8 +6,8 @@ import pytest
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
+from swarm.browse.errors import ErrorCode
 from swarm.browse.failures import LAUNCH_STAGE, NAVIGATION_STAGE, classify
-from swarm.browse.model import ErrorCode
 
 
 @pytest.mark.parametrize(

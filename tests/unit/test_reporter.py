@@ -12,6 +12,7 @@ import pytest
 from celery.worker import state as celery_state
 
 from swarm.brokers import Broker
+from swarm.browse.secrets import Secrets
 from swarm.environment import Autoscale, WorkerEnvironment
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.reporter import Reporter
@@ -62,6 +63,7 @@ class Desk:
             "celery_pool": "prefork",
             "log_level": "info",
             "max_tasks": 100,
+            "secrets": Secrets({}),
             **fields,
         }
         self.directory = directory

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from swarm.browse.model import BrowserJob, parse_browser_job
+from swarm.browse.payload import BrowserJob, parse_browser_job
 from swarm.errors import SwarmError
 from swarm.worker import process
 
@@ -14,13 +14,17 @@ from swarm.worker import process
 class Engine:
     """Answers with the job it was given."""
 
-    def run(self, job: BrowserJob) -> BrowserJob:
+    def run(self, job: BrowserJob, *, task_id: str) -> BrowserJob:
         return job
 
 
 def job(deadline_s: float) -> BrowserJob:
     return parse_browser_job(
-        {"url": "http://h/", "actions": [{"kind": "text"}], "deadline_s": deadline_s}
+        {
+            "url": "http://h/",
+            "actions": [{"kind": "text"}],
+            "limits": {"deadline_s": deadline_s},
+        }
     )
 
 
@@ -30,10 +34,10 @@ def test_a_jobs_deadline_ends_before_the_pools_limit(
 ) -> None:
     monkeypatch.setattr(process, "_engine", Engine())
     monkeypatch.setattr(process, "_deadline_s", 110.0)
-    answer: Any = process.run_browser_job(job(asked_s))
-    assert answer.deadline_s == given_s
+    answer: Any = process.run_browser_job(job(asked_s), task_id="t")
+    assert answer.limits.deadline_s == given_s
 
 
 def test_a_browser_job_in_a_pool_without_browsers_says_so() -> None:
     with pytest.raises(SwarmError, match="its pool is not of task_type browser"):
-        process.run_browser_job(job(30))
+        process.run_browser_job(job(30), task_id="t")

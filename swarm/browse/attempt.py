@@ -1,0 +1,101 @@
+"""One visit on one lent browser, from the lending to the giving back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from playwright.async_api import Error as PlaywrightError
+
+from swarm.browse.browsers import Browsers
+from swarm.browse.chromium import Chromium
+from swarm.browse.errors import ErrorCode, JobError, job_error
+from swarm.browse.failures import LAUNCH_STAGE, classify
+from swarm.browse.payload import BrowserJob
+from swarm.browse.result import JobResult
+from swarm.browse.visit import Deployment, Visit
+
+#: Seconds after a failure for a picture and for recordings.
+_EVIDENCE_S = 1.4
+#: Seconds that closing a context may take before its browser counts as hung.
+_CLOSE_S = 3.0
+#: Seconds after a renderer was killed for its memory in which a crash is taken for that.
+_MEMORY_CRASH_S = 2.0
+
+
+class Attempt:
+    """`work`, then `conclude`, then `close`, whatever becomes of each."""
+
+    def __init__(
+        self,
+        job: BrowserJob,
+        deployment: Deployment,
+        browsers: Browsers,
+        *,
+        on_excess: Callable[[JobError], None],
+    ) -> None:
+        self._browsers = browsers
+        self._visit = Visit(job, deployment, on_excess=on_excess)
+        self._chromium: Chromium | None = None
+
+    @property
+    def stage(self) -> str:
+        """What it is at."""
+        return self._visit.progress.stage
+
+    async def work(self) -> None:
+        """Get the browser and do the job on it.
+
+        Raises:
+            JobError: it failed.
+        """
+        try:
+            with self._visit.progress.timed("launch"):
+                self._chromium = await self._browsers.lend()
+        except PlaywrightError as exc:
+            raise classify(exc, stage=LAUNCH_STAGE) from exc
+        try:
+            await self._visit.perform(self._chromium)
+        except JobError as exc:
+            raise self._explained(exc) from exc
+        await self._visit.finish(failed=False)
+
+    async def conclude(self, failure: JobError | None) -> JobResult:
+        """The result; of a failure with what can be had of evidence in a short time."""
+        if failure is not None and failure.code not in _LEAVE_NO_EVIDENCE:
+            with suppress(TimeoutError, JobError):
+                async with asyncio.timeout(_EVIDENCE_S):
+                    await self._visit.keep_evidence()
+                    await self._visit.finish(failed=True)
+        use = self._chromium.use if self._chromium is not None else None
+        return self._visit.result(use, failure)
+
+    async def close(self) -> None:
+        """Close the page and give the browser back; one that does not answer is killed."""
+        chromium = self._chromium
+        if chromium is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                # Without a context to close, something else tells whether the browser answers.
+                await (self._visit.close() if self._visit.opened else chromium.probe())
+        except (PlaywrightError, TimeoutError):
+            if chromium.connected:
+                self._browsers.discard(chromium, "hung")
+        finally:
+            self._browsers.give_back(chromium)
+
+    def _explained(self, error: JobError) -> JobError:
+        """A crash that was ours: its renderer was killed for the memory it took."""
+        chromium = self._chromium
+        if error.code is not ErrorCode.PAGE_CRASH or chromium is None:
+            return error
+        if time.monotonic() - chromium.renderer_killed_at > _MEMORY_CRASH_S:
+            return error
+        message = "the page took more memory than browser.page_memory_mb allows"
+        return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=error.stage)
+
+
+_LEAVE_NO_EVIDENCE = frozenset({ErrorCode.BROWSER_LOST, ErrorCode.CANCELLED, ErrorCode.INVALID})

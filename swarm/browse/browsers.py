@@ -1,0 +1,267 @@
+r"""The warm browser of one engine: launched, lent, probed, retired and replaced.
+
+    launching -> warm -> retiring -> closed        the successor is warm before it retires
+                   \-> lost | hung -> killed        the next task launches another
+
+All of it runs on the engine's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import psutil
+from playwright.async_api import Error as PlaywrightError
+
+from swarm.browse.chromium import Chromium
+from swarm.browse.driver import Driver
+from swarm.settings import BrowserSettings
+
+log = logging.getLogger(__name__)
+
+BrowserEvent = Literal["launched", "lost", "retired", "killed"]
+OnEvent = Callable[[BrowserEvent, str], None]
+
+#: Seconds between two looks at a browser's memory.
+_LOOK_S = 1.0
+#: Looks between two signs of life that are asked for.
+_LOOKS_A_PROBE = 5
+#: Seconds for a sign of life; the second that does not come is the browser's end.
+_PROBE_S = 5.0
+_FAILED_PROBES = 2
+#: Seconds that closing a browser may take.
+_CLOSE_S = 5.0
+_MB = 1024 * 1024
+
+_T = TypeVar("_T")
+
+
+class Browsers:
+    """Owns the driver and at most two browsers: the warm one and the one that retires."""
+
+    def __init__(
+        self,
+        settings: BrowserSettings,
+        on_event: OnEvent,
+        *,
+        uses_before_retirement: int | None = None,
+        headed: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._directory = Path()
+        self._on_event = on_event
+        self._max_uses = uses_before_retirement or settings.uses_before_retirement
+        self._headed = headed
+        self._lock = asyncio.Lock()
+        self._driver: Driver | None = None
+        self._warm: Chromium | None = None
+        self._live: list[Chromium] = []
+        self._successor: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+
+    async def start(self, directory: Path) -> None:
+        """Launch the first browser, which writes below `directory` only, and begin to watch.
+
+        Raises:
+            playwright.async_api.Error: it does not start.
+        """
+        self._directory = directory
+        await self._current()
+        self._spawn(self._watch())
+
+    async def lend(self) -> Chromium:
+        """The warm browser, in use until it is given back.
+
+        Raises:
+            playwright.async_api.Error: none can be launched.
+        """
+        # A launch goes on when the task that waits for it is given up: others wait for it too.
+        chromium = await asyncio.shield(self._spawn(self._current()))
+        chromium.uses += 1
+        chromium.open_contexts += 1
+        return chromium
+
+    def give_back(self, chromium: Chromium) -> None:
+        """Its context is closed; a retired browser closes with its last one."""
+        chromium.open_contexts -= 1
+        if chromium.retired and chromium.open_contexts == 0:
+            self._spawn(self._close(chromium))
+
+    def discard(self, chromium: Chromium, why: str) -> None:
+        """Kill a browser that hangs; tasks on it see it vanish."""
+        if chromium not in self._live:
+            return
+        self._forget(chromium)
+        killed = chromium.kill()
+        self._on_event("killed", why)
+        log.warning("browser killed", extra={"fields": {"reason": why, "processes": killed}})
+
+    def kill_all(self, why: str) -> None:
+        """Kill the driver and every browser; safe from any thread."""
+        driver, self._driver, self._warm = self._driver, None, None
+        self._live.clear()
+        killed = driver.kill() if driver is not None else 0
+        self._on_event("killed", why)
+        log.warning("driver killed", extra={"fields": {"reason": why, "processes": killed}})
+
+    async def close(self) -> None:
+        """End the watch, the browsers and the driver."""
+        for task in tuple(self._background):
+            task.cancel()
+        for chromium in tuple(self._live):
+            await self._close(chromium)
+        if self._driver is not None:
+            await self._driver.stop()
+        self._driver = None
+
+    # -- the warm one
+
+    async def _current(self) -> Chromium:
+        async with self._lock:
+            warm = self._warm
+            if warm is not None and not warm.connected:
+                self._lose(warm)
+                warm = None
+            if warm is None:
+                warm = self._warm = await self._launch()
+            elif warm.uses >= self._max_uses:
+                self._replace(warm, "uses")
+            return warm
+
+    def _replace(self, warm: Chromium, cause: str) -> None:
+        """Launch a successor in the background, if none is being launched."""
+        if self._successor is None or self._successor.done():
+            self._successor = self._spawn(self._succeed(warm, cause))
+
+    async def _succeed(self, old: Chromium, cause: str) -> None:
+        try:
+            new = await self._launch()
+        except PlaywrightError as exc:
+            # The old one goes on; the next task tries again.
+            log.warning("no successor for a browser: %s", exc.message.splitlines()[0])
+            return
+        if self._warm is not old:
+            # It was lost meanwhile, and has a successor.
+            await self._close(new)
+            return
+        self._warm = new
+        old.retired = True
+        self._on_event("retired", cause)
+        if old.open_contexts == 0:
+            await self._close(old)
+
+    async def _launch(self) -> Chromium:
+        try:
+            chromium = await self._launch_on(await self._current_driver())
+        except PlaywrightError:
+            # A driver that lost its pipe cannot launch anything: begin with a new one.
+            driver, self._driver = self._driver, None
+            if driver is not None:
+                await driver.stop()
+            chromium = await self._launch_on(await self._current_driver())
+        self._live.append(chromium)
+        chromium.browser.on("disconnected", lambda _: self._on_disconnected(chromium))
+        self._on_event("launched", "")
+        return chromium
+
+    def _on_disconnected(self, chromium: Chromium) -> None:
+        if chromium in self._live:
+            was_warm = chromium is self._warm
+            self._lose(chromium)
+            if was_warm:
+                self._spawn(self._warm_up())
+
+    async def _warm_up(self) -> None:
+        """Have a browser ready before the next task asks for one."""
+        with suppress(PlaywrightError):
+            await self._current()
+
+    def _lose(self, chromium: Chromium) -> None:
+        self._on_event("lost", "")
+        self._forget(chromium)
+        # Its renderers end with it, unless one hangs.
+        chromium.kill()
+
+    async def _launch_on(self, driver: Driver) -> Chromium:
+        return await Chromium.launch(
+            driver.playwright, self._settings, self._directory, headed=self._headed
+        )
+
+    async def _current_driver(self) -> Driver:
+        if self._driver is None:
+            self._driver = await Driver.start()
+        return self._driver
+
+    # -- watching
+
+    async def _watch(self) -> None:
+        failed = looks = 0
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            looks += 1
+            for chromium in tuple(self._live):
+                self._look_at_memory(chromium)
+            warm = self._warm
+            if warm is None:
+                continue
+            if warm.age_s >= self._settings.age_before_retirement_s:
+                self._replace(warm, "age")
+            if looks % _LOOKS_A_PROBE == 0 or failed:
+                failed = 0 if await _answers(warm.probe(), _PROBE_S) else failed + 1
+            if failed >= _FAILED_PROBES and warm is self._warm and warm.connected:
+                failed = 0
+                # Whether it is the browser or the driver that hangs cannot be told from here.
+                self.kill_all("no sign of life")
+
+    def _look_at_memory(self, chromium: Chromium) -> None:
+        use = chromium.memory()
+        if use.largest > self._settings.page_memory_mb * _MB:
+            with suppress(psutil.Error):
+                psutil.Process(use.largest_pid).kill()
+            chromium.renderer_killed_at = time.monotonic()
+            self._on_event("killed", "page memory")
+            log.warning("renderer killed", extra={"fields": {"used_mb": use.largest // _MB}})
+        elif use.total > self._settings.memory_before_retirement_mb * _MB and (
+            chromium is self._warm
+        ):
+            self._replace(chromium, "memory")
+
+    # -- ends
+
+    async def _close(self, chromium: Chromium) -> None:
+        self._forget(chromium)
+        if not await _answers(chromium.close(), _CLOSE_S):
+            chromium.kill()
+
+    def _forget(self, chromium: Chromium) -> None:
+        if chromium in self._live:
+            self._live.remove(chromium)
+        if self._warm is chromium:
+            self._warm = None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("background work failed", extra={"fields": {"reason": str(error)}})
+
+
+async def _answers(asking: Coroutine[Any, Any, None], seconds: float) -> bool:
+    """Whether it ended well and in time. What crashed fails or hangs."""
+    try:
+        await asyncio.wait_for(asking, seconds)
+    except (PlaywrightError, TimeoutError) as exc:
+        log.debug("no answer", extra={"fields": {"reason": str(exc)}})
+        return False
+    return True

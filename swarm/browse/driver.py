@@ -1,0 +1,48 @@
+"""One Playwright driver: the process between us and the browsers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import psutil
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Playwright, async_playwright
+
+from swarm.browse.processes import child_processes, kill_tree
+
+_STOP_S = 2.0
+
+
+class Driver:
+    """A running driver with its process, which Playwright does not tell."""
+
+    def __init__(self, playwright: Playwright, processes: set[psutil.Process]) -> None:
+        self.playwright = playwright
+        self._processes = processes
+
+    @classmethod
+    async def start(cls) -> Driver:
+        """Start one. Nothing else of this process may start children meanwhile.
+
+        Raises:
+            playwright.async_api.Error: it did not start.
+        """
+        before = child_processes()
+        playwright = await async_playwright().start()
+        return cls(playwright, child_processes() - before)
+
+    async def stop(self) -> None:
+        """End it with its browsers; one that does not answer is killed."""
+        with suppress(PlaywrightError, TimeoutError):
+            await asyncio.wait_for(self.playwright.stop(), _STOP_S)
+        self.kill()
+
+    def kill(self) -> int:
+        """End it and its browsers at once; how many processes there were."""
+        killed = sum(kill_tree(process) for process in self._processes)
+        for process in self._processes:
+            with suppress(psutil.TimeoutExpired):
+                # A killed child stays a zombie until it is waited for.
+                process.wait(timeout=1)
+        return killed
