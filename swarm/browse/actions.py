@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 from playwright.async_api import Page
 
-from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.artifacts import ArtifactStore
 from swarm.browse.model import (
     Action,
     Artifact,
@@ -30,7 +30,7 @@ _EXTRACT_SCRIPT = """fields => Object.fromEntries(Object.entries(fields).map(([n
 
 
 async def perform(
-    action: Action, page: Page, store: DirectoryStore, *, inline_bytes: int, timeout_ms: float
+    action: Action, page: Page, store: ArtifactStore, *, inline_bytes: int, timeout_ms: float
 ) -> tuple[Any, Artifact | None]:
     """Do one action.
 
@@ -43,22 +43,22 @@ async def perform(
     match action:
         case Screenshot():
             png = await page.screenshot(full_page=action.full_page, timeout=timeout_ms)
-            artifact = store.put(png, kind="screenshot", mime="image/png")
+            artifact = await store.put(png, kind="screenshot", mime="image/png")
             return artifact.id, artifact
         case Html():
-            return _text_or_artifact(
+            return await _text_or_artifact(
                 await page.content(), store, kind="html", mime="text/html", inline=inline_bytes
             )
         case Text():
             text = await page.locator(action.selector).first.inner_text(timeout=timeout_ms)
-            return _text_or_artifact(
+            return await _text_or_artifact(
                 text, store, kind="text", mime="text/plain", inline=inline_bytes
             )
         case Extract():
             fields = {name: _plain(field) for name, field in action.fields.items()}
             values = await page.evaluate(_EXTRACT_SCRIPT, fields)
             # JSON in an artifact; inline the values themselves.
-            text, large = _text_or_artifact(
+            text, large = await _text_or_artifact(
                 json.dumps(values),
                 store,
                 kind="extract",
@@ -74,11 +74,11 @@ def _plain(field: ExtractField) -> dict[str, object]:
     return {"selector": field.selector, "attribute": field.attribute, "many": field.many}
 
 
-def _text_or_artifact(
-    text: str, store: DirectoryStore, *, kind: str, mime: str, inline: int
+async def _text_or_artifact(
+    text: str, store: ArtifactStore, *, kind: str, mime: str, inline: int
 ) -> tuple[str, Artifact | None]:
     content = text.encode("utf-8", errors="replace")
     if len(content) <= inline:
         return text, None
-    artifact = store.put(content, kind=kind, mime=mime)
+    artifact = await store.put(content, kind=kind, mime=mime)
     return artifact.id, artifact

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
-from playwright.async_api import Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Playwright, async_playwright
 
-from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.artifacts import ArtifactRefusedError, ArtifactStore, ArtifactStoreAwayError
 from swarm.browse.chromium import Chromium, kill_process_tree
-from swarm.browse.failures import LAUNCH_STAGE, classify
+from swarm.browse.failures import LAUNCH_STAGE, classify, store_failure
 from swarm.browse.model import BrowserJob, ErrorCode, JobError, JobResult, job_error
 from swarm.browse.visit import Visit
 from swarm.errors import TransientError
@@ -50,7 +50,7 @@ class Engine:
     def __init__(
         self,
         settings: BrowserSettings,
-        store: DirectoryStore,
+        store: ArtifactStore,
         *,
         on_event: Callable[[EngineEvent], None] = lambda _event: None,
     ) -> None:
@@ -148,10 +148,8 @@ class Engine:
             await visit.perform(chromium.browser)
         except PlaywrightError as exc:
             raise classify(exc, stage=visit.stage) from exc
-        except OSError as exc:
-            raise job_error(
-                ErrorCode.RESOURCE_LIMIT, f"artifact store: {exc}", stage=visit.stage
-            ) from exc
+        except (ArtifactRefusedError, ArtifactStoreAwayError) as exc:
+            raise store_failure(exc, stage=visit.stage) from exc
         finally:
             await self._end_visit(visit, chromium)
         return visit.result(chromium.use)
@@ -214,6 +212,7 @@ class Engine:
         log.warning("browser killed: it hangs", extra={"fields": {"processes": killed}})
 
     async def _close_all(self) -> None:
+        await _close_bounded(self._store.close())
         if self._chromium is not None:
             await _close_bounded(self._chromium.close())
         if self._playwright is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
+from swarm.browse.artifacts import ArtifactRefusedError, ArtifactStoreAwayError
 from swarm.browse.model import ErrorCode, JobError, job_error
 
 NAVIGATION_STAGE = "navigation"
@@ -45,3 +46,13 @@ def classify(error: PlaywrightError, *, stage: str) -> JobError:
     else:
         code = ErrorCode.ACTION_FAILED
     return job_error(code, first_line, stage=stage)
+
+
+def store_failure(error: ArtifactRefusedError | ArtifactStoreAwayError, *, stage: str) -> JobError:
+    """The job's error when its artifact was not stored; a store that is away may come back."""
+    return job_error(
+        ErrorCode.RESOURCE_LIMIT,
+        f"artifact store: {error}",
+        stage=stage,
+        retryable=isinstance(error, ArtifactStoreAwayError),
+    )

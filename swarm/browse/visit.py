@@ -14,7 +14,7 @@ from typing import Any
 from playwright.async_api import Browser, BrowserContext, Page
 
 from swarm.browse.actions import perform
-from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.artifacts import ArtifactStore
 from swarm.browse.failures import LAUNCH_STAGE, NAVIGATION_STAGE
 from swarm.browse.model import (
     Artifact,
@@ -30,7 +30,7 @@ from swarm.settings import BrowserSettings
 class Visit:
     """Does a job once. `stage` is what it is at; `timings_s` the seconds of each stage so far."""
 
-    def __init__(self, job: BrowserJob, store: DirectoryStore, settings: BrowserSettings) -> None:
+    def __init__(self, job: BrowserJob, store: ArtifactStore, settings: BrowserSettings) -> None:
         self._job = job
         self._store = store
         self._settings = settings
@@ -54,7 +54,7 @@ class Visit:
         Raises:
             JobError: the page answered an HTTP error.
             playwright.async_api.Error: whatever else the page or the browser did.
-            OSError: the artifact store takes nothing.
+            ArtifactRefusedError, ArtifactStoreAwayError: the store took nothing.
         """
         self._context = await browser.new_context(
             viewport={"width": self._job.viewport_width, "height": self._job.viewport_height},

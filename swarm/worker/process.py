@@ -5,9 +5,9 @@ With prefork every pool child has one; with solo and threads the worker itself h
 
 from __future__ import annotations
 
-from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
 from swarm.browse.model import BrowserJob, JobResult
+from swarm.browse.stores import make_store
 from swarm.celery_app import DEADLINE_MARGIN_S
 from swarm.environment import WorkerEnvironment
 from swarm.errors import SwarmError
@@ -31,7 +31,9 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
         settings = environment.settings.browser
         engine = Engine(
             settings,
-            DirectoryStore(settings.artifacts_directory, host=environment.host),
+            make_store(
+                settings, host=environment.host, credential=environment.artifacts_credential
+            ),
             on_event=telemetry.browser_event,
         )
         _deadline_s = environment.pool.task_time_limit_s - DEADLINE_MARGIN_S

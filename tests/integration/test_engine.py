@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.directory_store import DirectoryStore
 from swarm.browse.engine import Engine
 from swarm.browse.model import JobError, parse_browser_job
 from swarm.settings import BrowserSettings
