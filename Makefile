@@ -30,6 +30,10 @@ PACKAGES := ca-certificates chromium-headless-shell conmon debian-archive-keyrin
 	iptables libatomic1 mmdebstrap netavark nftables openssh-client podman procps python3 \
 	python3-venv redis-tools runc shellcheck systemd
 
+# The program alone, unpacked and not installed: the package would start a server on this machine.
+# The libraries that it needs come with git and Python.
+NGINX := .cache/nginx/usr/sbin/nginx
+
 ##@ Start here
 .PHONY: help
 help: ## List the entry points
@@ -38,7 +42,7 @@ help: ## List the entry points
 	  /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: packages $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
+setup: packages $(NGINX) $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
 
 .PHONY: demo
 demo: setup lab ## Deploy to three local hosts, run 200 browser tasks, watch the scaler
@@ -167,6 +171,13 @@ packages:
 	  apt-get update -qq && \
 	  apt-get install -qq --no-install-recommends $$missing; \
 	fi
+
+$(NGINX):
+	@echo "unpacking Debian's nginx into .cache"
+	@rm -rf .cache/nginx && mkdir -p .cache/nginx
+	@apt-get update -qq
+	@cd .cache/nginx && apt-get download -qq -o APT::Sandbox::User=root nginx && dpkg-deb -x nginx_*.deb .
+	@touch $@
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@echo "installing Python packages into $(VENV)"

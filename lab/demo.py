@@ -225,7 +225,7 @@ def tell(state: State, tasks: Tasks, summary: dict[str, Any]) -> None:
         return
     ssh = f"ssh -F {state.ssh_config}"
     screenshot = state.directory / "screenshot.png"
-    fetch = [*shlex.split(ssh), artifact["host"], f"cat {shlex.quote(artifact['path'])}"]
+    fetch = [*shlex.split(ssh), "control", f"swarm artifact get {artifact['id']} -o -"]
     with screenshot.open("wb") as file:
         subprocess.run(fetch, stdout=file, check=True, timeout=30)
     control = HOSTS[0].address
@@ -239,12 +239,13 @@ Open
   Flower       http://{control}:5555  swarm {flower}
   Prometheus   http://{control}:9090/classic/targets  swarm {prometheus}
   A screenshot {screenshot}
-               (on {artifact["host"]}: {artifact["path"]})
+               (from {artifact["url"]})
 
 Try
   {ssh} worker1 "systemctl status 'celery-browser@*'"
   {ssh} control journalctl -u swarm-scaler -n 40
   echo {payload} | {ssh} control swarm submit browser - --wait 30
+  {ssh} control swarm artifact get {artifact["id"]} -o - >another.png
 
 The lab runs on; `make down` removes it.
 """)

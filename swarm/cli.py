@@ -1,6 +1,6 @@
 """The command line: `swarm submit`, `swarm status` and the services' own entry points.
 
-Exit status: 0 done, 1 failed, 2 bad input or configuration, 3 the broker is away.
+Exit status: 0 done, 1 failed, 2 bad input or configuration, 3 the broker or the store is away.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 import swarm
+from swarm.artifact_cli import artifact
 from swarm.environment import read_broker, read_settings
 from swarm.errors import BrokerAwayError, ConfigError, Problem, SwarmError
 from swarm.settings import Settings, TaskType, config_path, load_settings
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 @click.version_option(swarm.__version__, prog_name="swarm")
 def cli() -> None:
     """A browser-automation swarm on bare VMs."""
+
+
+cli.add_command(artifact)
 
 
 def main() -> None:

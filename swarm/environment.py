@@ -9,7 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
@@ -19,6 +19,7 @@ from swarm.errors import ConfigError, Problem
 from swarm.settings import (
     DEFAULT_CREDENTIALS_DIRECTORY,
     MAX_INSTANCE_NUMBER,
+    BrowserSettings,
     PoolSettings,
     Settings,
     config_path,
@@ -58,6 +59,7 @@ class WorkerEnvironment:
     max_tasks: int
     secrets: Secrets
     """What browser payloads may refer to by name."""
+    artifacts_credential: str = field(default="", repr=False)
 
     @property
     def metrics_port(self) -> int:
@@ -121,6 +123,24 @@ def read_browser_secrets(environ: Mapping[str, str] = os.environ) -> Secrets:
     return Secrets.parse(text or "", where="browser-secrets")
 
 
+def read_artifacts_credential(
+    settings: BrowserSettings, name: str, environ: Mapping[str, str] = os.environ
+) -> str:
+    """`USER:TOKEN` for the fleet's artifact store; empty where artifacts lie in a directory.
+
+    Raises:
+        ConfigError: there is such a store, but no credential for it.
+    """
+    if settings.artifacts_url is None:
+        return ""
+    text = read_credential(name, environ) or ""
+    if not re.fullmatch(r"[^\s:]+:[^\s:]+", text):
+        expected = f"USER:TOKEN, because browser.artifacts_url is {settings.artifacts_url}"
+        value = "something else" if text else "nothing"
+        raise ConfigError([Problem(f"the credential {name}", value, expected)])
+    return text
+
+
 def read_metrics_address(environ: Mapping[str, str] = os.environ) -> str:
     """Where a service answers Prometheus: `SWARM_METRICS_ADDRESS`, else loopback only."""
     return environ.get("SWARM_METRICS_ADDRESS") or "127.0.0.1"
@@ -144,6 +164,12 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
     pool = settings.pools.get(pool_name) if settings else None
     if settings and pool is None:
         reader.problem("SWARM_POOL", pool_name, f"one of {', '.join(settings.pools)}")
+    artifacts_credential = None
+    if settings and pool and pool.task_type == "browser":
+        browser = settings.browser
+        artifacts_credential = reader.attempt(
+            lambda: read_artifacts_credential(browser, "artifacts-write", environ)
+        )
     instance = reader.integer("SWARM_INSTANCE", minimum=1, maximum=MAX_INSTANCE_NUMBER)
     concurrency = reader.integer(
         "CELERY_CONCURRENCY", minimum=1, maximum=64, default=pool.concurrency if pool else 1
@@ -189,6 +215,7 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
         log_level=cast("LogLevel", log_level),
         max_tasks=max_tasks,
         secrets=secrets,
+        artifacts_credential=artifacts_credential or "",
     )
 
 

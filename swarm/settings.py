@@ -150,7 +150,17 @@ class BrowserSettings(_Section):
     sandbox: bool = True
     """Chromium's own sandbox. Only a browser that runs as root cannot have it."""
     artifacts_directory: Path = Field(default=Path("/var/lib/swarm/artifacts"), strict=False)
-    """Screenshots and large results; systemd-tmpfiles removes old ones."""
+    """Screenshots and large results, unless `artifacts_url` is set; systemd-tmpfiles removes old
+    ones."""
+    artifacts_url: str | None = Field(default=None, pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")
+    """The fleet's artifact store, without credentials: those are in the credential
+    `artifacts-write`. Artifacts lie on the host that made them while there is none."""
+    artifact_max_bytes: int = Field(default=536_870_912, ge=1024)
+    """Size in bytes of one artifact; a larger one ends its task as RESOURCE_LIMIT. Downloads and
+    videos may be long, a store is not endless."""
+    artifacts_max_age_s: int = Field(default=604_800, ge=60)
+    """Seconds that artifacts are kept, as results tell it in `expires`; the roles tell it to
+    systemd-tmpfiles, which does it."""
     launch_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds a browser may take to start before that counts as a failure."""
     uses_before_retirement: int = Field(default=100, ge=1)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = Path("/usr/bin/chromium-headless-shell")
+#: Unpacked there by `make setup`, as installing it would start a server.
+NGINX = Path(__file__).parents[1] / ".cache" / "nginx" / "usr" / "sbin" / "nginx"
 
 
 def need(program: Path, package: str) -> None:

@@ -200,6 +200,7 @@ class Engine:
         if self._closing:
             await asyncio.wait(self._closing)
         await self._browsers.close()
+        await self._deployment.store.close()
 
 
 async def _outcome_of(run: _Run) -> JobError | None:

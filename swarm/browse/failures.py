@@ -5,6 +5,7 @@ from __future__ import annotations
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
+from swarm.browse.artifacts import ArtifactRefusedError, ArtifactStoreAwayError
 from swarm.browse.errors import ErrorCode, JobError, job_error
 
 NAVIGATION_STAGE = "navigation"
@@ -22,6 +23,8 @@ _BROWSER_LOST_TEXTS = (
 )
 _PAGE_CRASH_TEXTS = ("Page crashed", "Target crashed")
 _DNS_TEXTS = ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_NAME_RESOLUTION_FAILED")
+#: What a store of artifacts raises when it takes nothing.
+STORE_ERRORS = (ArtifactRefusedError, ArtifactStoreAwayError)
 
 
 def classify(error: PlaywrightError, *, stage: str) -> JobError:
@@ -45,3 +48,13 @@ def classify(error: PlaywrightError, *, stage: str) -> JobError:
     else:
         code = ErrorCode.ACTION_FAILED
     return job_error(code, first_line, stage=stage)
+
+
+def store_failure(error: ArtifactRefusedError | ArtifactStoreAwayError, *, stage: str) -> JobError:
+    """The job's error when its artifact was not stored; a store that is away may come back."""
+    return job_error(
+        ErrorCode.RESOURCE_LIMIT,
+        f"artifact store: {error}",
+        stage=stage,
+        retryable=isinstance(error, ArtifactStoreAwayError),
+    )

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from playwright.async_api import Error as PlaywrightError
 
 from swarm.browse.errors import ErrorCode, JobError, job_error
-from swarm.browse.failures import LAUNCH_STAGE, classify
+from swarm.browse.failures import LAUNCH_STAGE, STORE_ERRORS, classify, store_failure
 from swarm.browse.payload import BrowserJob
 from swarm.browse.payload.actions import Action
 from swarm.browse.payload.steps import Step
@@ -59,6 +59,8 @@ class Progress:
             failure = exc
         except PlaywrightError as exc:
             failure = classify(exc, stage=stage)
+        except STORE_ERRORS as exc:
+            failure = store_failure(exc, stage=stage)
         except asyncio.CancelledError:
             failure = job_error(ErrorCode.CANCELLED, "given up", stage=stage)
             raise

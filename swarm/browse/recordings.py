@@ -88,10 +88,12 @@ class Recordings:
         """Keep what was written, once the context is closed.
 
         Raises:
-            OSError: the store takes nothing.
+            ArtifactRefusedError, ArtifactStoreAwayError: the store takes nothing.
         """
         if self._har.exists():
-            await outbox.file(self._har, kind="har", mime="application/json", text=True)
+            if self._redactor:
+                await asyncio.to_thread(_redact_file, self._har, self._redactor)
+            await outbox.file(self._har, kind="har", mime="application/har+json")
         if self._trace.exists():
             if self._redactor:
                 await asyncio.to_thread(_redact_archive, self._trace, self._redactor)
@@ -116,6 +118,10 @@ class Recordings:
         if len(self._lines) < _CONSOLE_LINES:
             text = self._redactor.text(message.text)[:_CONSOLE_CHARACTERS]
             self._lines.append(ConsoleLine(message.type, text))
+
+
+def _redact_file(path: Path, redactor: Redactor) -> None:
+    path.write_bytes(redactor.content(path.read_bytes()))
 
 
 def _redact_archive(path: Path, redactor: Redactor) -> None:

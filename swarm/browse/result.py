@@ -10,15 +10,19 @@ Status = Literal["ok", "partial", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file that a task left in the store."""
+    """A file that a task left in the store.
+
+    `url` alone says where: `file://HOST/PATH` for a directory on the host that did the task,
+    `http://...` for the fleet's store. `expires` is in ISO 8601, UTC.
+    """
 
     id: str
     kind: str
     mime: str
     bytes: int
     sha256: str
-    host: str
-    path: str
+    expires: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from playwright.async_api import BrowserContext, Page
 from playwright.async_api import Error as PlaywrightError
 
 from swarm.browse import actions, steps
-from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.artifacts import ArtifactStore
 from swarm.browse.chromium import Chromium
 from swarm.browse.contexts import ContextPlan
 from swarm.browse.downloads import Downloads
 from swarm.browse.errors import ErrorCode, JobError, TransientJobError, job_error
-from swarm.browse.failures import NAVIGATION_STAGE, classify
+from swarm.browse.failures import NAVIGATION_STAGE, STORE_ERRORS, classify, store_failure
 from swarm.browse.navigation import Navigator
 from swarm.browse.outbox import Outbox
 from swarm.browse.payload import BrowserJob
@@ -39,7 +39,7 @@ class Deployment:
     """What every job of a process works with."""
 
     settings: BrowserSettings
-    store: DirectoryStore
+    store: ArtifactStore
     secrets: Secrets
 
 
@@ -96,7 +96,8 @@ class Visit:
         except PlaywrightError as exc:
             raise classify(exc, stage=progress.stage) from exc
         except OSError as exc:
-            raise self._store_error(exc) from exc
+            message = f"no place for recordings: {exc}"
+            raise job_error(ErrorCode.RESOURCE_LIMIT, message, stage=progress.stage) from exc
 
     async def _open(self, chromium: Chromium) -> Session:
         plan = ContextPlan(self._job, self._deployment.secrets, self._redactor, chromium.devices)
@@ -142,7 +143,7 @@ class Visit:
     async def keep_evidence(self) -> None:
         """A picture of the page as it failed. Whoever calls bounds the time."""
         if self._page is not None and self._recordings is not None:
-            with suppress(PlaywrightError, OSError):
+            with suppress(PlaywrightError, *STORE_ERRORS):
                 await self._recordings.picture(self._page, self._outbox)
 
     async def finish(self, *, failed: bool) -> None:
@@ -160,8 +161,8 @@ class Visit:
             await recordings.collect(self._outbox)
         except PlaywrightError as exc:
             raise classify(exc, stage="recordings") from exc
-        except OSError as exc:
-            raise self._store_error(exc) from exc
+        except STORE_ERRORS as exc:
+            raise store_failure(exc, stage="recordings") from exc
 
     async def close(self) -> None:
         """Close the context, and with it all that the page left in the browser."""
@@ -199,10 +200,6 @@ class Visit:
 
     def _excess(self) -> JobError:
         message = f"the page sent more than {self._max_bytes} bytes"
-        return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=self.progress.stage)
-
-    def _store_error(self, exc: OSError) -> JobError:
-        message = f"artifact store: {exc}"
         return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=self.progress.stage)
 
 

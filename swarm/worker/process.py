@@ -5,10 +5,10 @@ With prefork every pool child has one; with solo and threads the worker itself h
 
 from __future__ import annotations
 
-from swarm.browse.artifacts import DirectoryStore
 from swarm.browse.engine import Engine
 from swarm.browse.payload import BrowserJob
 from swarm.browse.result import JobResult
+from swarm.browse.stores import make_store
 from swarm.browse.visit import Deployment
 from swarm.celery_app import DEADLINE_MARGIN_S
 from swarm.environment import WorkerEnvironment
@@ -31,7 +31,9 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
     _host = environment.host
     if environment.pool.task_type == "browser":
         settings = environment.settings.browser
-        store = DirectoryStore(settings.artifacts_directory, host=environment.host)
+        store = make_store(
+            settings, host=environment.host, credential=environment.artifacts_credential
+        )
         engine = Engine(
             Deployment(settings, store, environment.secrets),
             on_event=lambda event, _cause: telemetry.browser_event(event),

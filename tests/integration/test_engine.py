@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.directory_store import DirectoryStore
 from swarm.browse.engine import Engine
 from swarm.browse.errors import JobError
 from swarm.browse.payload import parse_browser_job

@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -42,6 +43,10 @@ def done(result: TaskResult) -> dict[str, Any]:
     assert result.state == "done", result
     value: dict[str, Any] = result.value
     return value
+
+
+def path_of(artifact: dict[str, Any]) -> Path:
+    return Path(urlsplit(artifact["url"]).path)
 
 
 def settled(worker: WorkerProcess) -> dict[str, Any]:
@@ -99,12 +104,12 @@ def test_a_page_gives_screenshot_html_text_and_extracts(
     }
     assert [artifact["kind"] for artifact in value["artifacts"]] == ["screenshot", "screenshot"]
     for artifact, name in zip(value["artifacts"], ("screenshot", "whole"), strict=True):
-        content = Path(artifact["path"]).read_bytes()
+        content = path_of(artifact).read_bytes()
         assert content.startswith(PNG)
         assert data[name] == artifact["id"]
         assert artifact["sha256"] == hashlib.sha256(content).hexdigest()
         assert artifact["bytes"] == len(content)
-        assert Path(artifact["path"]).parent == shared.settings.browser.artifacts_directory
+        assert path_of(artifact).parent == shared.settings.browser.artifacts_directory
     assert set(value["timings_s"]) == {"launch", "context", "navigation", "actions"}
     assert value["browser"]["uses"] >= 1
 
@@ -130,7 +135,7 @@ def test_redirects_are_followed(shared: Stage, worker: WorkerProcess) -> None:
 def test_a_large_text_becomes_an_artifact(shared: Stage, worker: WorkerProcess) -> None:
     value = done(browse(shared, "/big", {"kind": "text"}, {"kind": "html"}))
     assert [artifact["kind"] for artifact in value["artifacts"]] == ["text", "html"]
-    path = Path(value["artifacts"][0]["path"])
+    path = path_of(value["artifacts"][0])
     assert path.read_text(encoding="utf-8").startswith("word word")
     assert value["data"]["text"] == value["artifacts"][0]["id"]
 

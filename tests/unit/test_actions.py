@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from swarm.browse.actions import perform
-from swarm.browse.artifacts import DirectoryStore
+from swarm.browse.directory_store import DirectoryStore
 from swarm.browse.downloads import DownloadDirectory, Downloads
 from swarm.browse.errors import JobError
 from swarm.browse.navigation import Navigator
@@ -74,7 +75,7 @@ async def run(tmp_path: Path, page: Page, **fields: Any) -> tuple[Any, Any]:
 
 
 def stored(artifact: Any) -> bytes:
-    return Path(artifact.path).read_bytes()
+    return Path(urlsplit(artifact.url).path).read_bytes()
 
 
 async def test_a_screenshot_is_an_artifact(tmp_path: Path) -> None:
