@@ -18,8 +18,10 @@ import click
 
 import swarm
 from swarm.artifact_cli import artifact
+from swarm.browse_cli import run, schema
 from swarm.environment import read_broker, read_settings
 from swarm.errors import BrokerAwayError, ConfigError, Problem, SwarmError
+from swarm.payloads import read_payload
 from swarm.settings import Settings, TaskType, config_path, load_settings
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ def cli() -> None:
 
 
 cli.add_command(artifact)
+cli.add_command(run)
+cli.add_command(schema)
 
 
 def main() -> None:
@@ -109,7 +113,7 @@ def submit(task_type: str, payload: str, wait_s: float, idempotency_key: str | N
 
     swarm submit browser '{"url": "https://example.org", "actions": [{"kind": "text"}]}'
     """
-    document = _parse_payload(payload)
+    document = read_payload(payload)
     client = _client()
     task_id = client.submit(cast("TaskType", task_type), document, idempotency_key=idempotency_key)
     if wait_s:
@@ -272,24 +276,6 @@ def _client() -> Any:
     app.finalize()
     _ = app.conf.broker_url
     return Client(app)
-
-
-def _parse_payload(text: str) -> dict[str, Any]:
-    where = "PAYLOAD"
-    try:
-        if text == "-":
-            where, text = "standard input", sys.stdin.read()
-        elif text.startswith("@"):
-            where = text[1:]
-            text = Path(where).read_text(encoding="utf-8")
-        document = json.loads(text)
-    except OSError as exc:
-        raise ConfigError([Problem(where, str(exc.strerror), "a file to read")]) from exc
-    except ValueError as exc:
-        raise ConfigError([Problem(where, f"no JSON ({exc})", "one JSON object")]) from exc
-    if not isinstance(document, dict):
-        raise ConfigError([Problem(where, type(document).__name__, "one JSON object")])
-    return document
 
 
 def _print_result(result: Any) -> None:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from swarm.analysis.model import parse_analysis_job
 from swarm.browse.errors import JobError
 from swarm.browse.payload import parse_browser_job
-from swarm.delivery.message import IDEMPOTENCY_HEADER
+from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key
 from swarm.delivery.publish import RefusedError
 from swarm.errors import BrokerAwayError, ConfigError, DuplicateTaskError, Problem
 from swarm.settings import TaskType
@@ -60,8 +60,8 @@ class Client:
     ) -> str:
         """Check the payload, queue the task, return its id.
 
-        With an `idempotency_key` that was used in the last 24 hours nothing is queued, and the id
-        is that of the task which was.
+        With an `idempotency_key`, given here or in a browser payload, that was used in the last 24
+        hours nothing is queued, and the id is that of the task which was.
 
         Raises:
             ConfigError: the payload is wrong; every wrong field is named. Or no pool of
@@ -75,18 +75,19 @@ class Client:
         if f"{task_type}.*" not in self._app.conf.task_routes:
             expected = "a task type that a pool of config.yaml runs"
             raise ConfigError([Problem("TYPE", task_type, expected)])
+        key = idempotency_key or payloads_key([payload], None)
         task_id = uuid()
         connected = False
         try:
             with self._app.producer_or_acquire() as producer:
                 # The first use of the channel connects; only what follows can queue anything.
                 connected = producer.channel is not None
-                self._app.send_task(
+                sent = self._app.send_task(
                     f"{task_type}.run",
                     args=[payload],
                     task_id=task_id,
                     producer=producer,
-                    headers={IDEMPOTENCY_HEADER: idempotency_key} if idempotency_key else None,
+                    headers={IDEMPOTENCY_HEADER: key} if key else None,
                 )
         except DuplicateTaskError as exc:
             return exc.task_id
@@ -100,7 +101,7 @@ class Client:
             else:
                 message = f"the broker did not take the task, nothing was queued: {exc}"
             raise BrokerAwayError(message) from exc
-        return task_id
+        return str(sent.id)
 
     def result(self, task_id: str, *, wait_s: float = 0.0) -> TaskResult:
         """The task's result, waiting for it up to `wait_s` seconds.

@@ -64,3 +64,8 @@ class ConfigError(SwarmError):
         super().__init__(
             problems if isinstance(problems, str) else "\n".join(map(str, self.problems))
         )
+
+    @classmethod
+    def of(cls, where: str, value: str, expected: str) -> ConfigError:
+        """With one problem."""
+        return cls([Problem(where, value, expected)])

@@ -100,7 +100,8 @@ class Engine:
             self._call(starting, timeout_s=2 * settings.launch_timeout_s + 10)
         except (PlaywrightError, TimeoutError, OSError) as exc:
             self.stop()
-            reason = str(exc).strip() or "no answer in time"
+            # What follows is Chromium's command line.
+            reason = str(exc).partition("Call log:")[0].strip() or "no answer in time"
             raise EngineError(f"{settings.executable} did not start: {reason}") from exc
 
     def run(self, job: BrowserJob, *, task_id: str = "") -> JobResult:

@@ -23,7 +23,7 @@ async def markdown_of(markup: str, url: str, *, main_content: bool, stage: str) 
     _check_size(markup, stage=stage)
     if main_content:
         return await asyncio.to_thread(_article, markup, url, "markdown")
-    return await asyncio.to_thread(_whole, markup)
+    return await asyncio.to_thread(_whole, markup, url)
 
 
 async def main_text_of(markup: str, url: str, *, stage: str) -> str:
@@ -53,10 +53,13 @@ def _article(markup: str, url: str, output_format: str) -> str:
     return text or ""
 
 
-def _whole(markup: str) -> str:
-    document = lxml_html.document_fromstring(markup)
-    for element in list(document.iter("script", "style", "noscript", "template")):
+def _whole(markup: str, url: str) -> str:
+    document = lxml_html.document_fromstring(markup, base_url=url)
+    document.make_links_absolute(resolve_base_href=True, handle_failures="ignore")
+    body = document.find("body")
+    shown = document if body is None else body
+    for element in list(shown.iter("script", "style", "noscript", "template")):
         # Not remove(), which takes the text that follows along.
         element.drop_tree()  # type: ignore[attr-defined]
-    text: str = markdownify(lxml_html.tostring(document, encoding="unicode"), heading_style="ATX")
+    text: str = markdownify(lxml_html.tostring(shown, encoding="unicode"), heading_style="ATX")
     return text.strip()

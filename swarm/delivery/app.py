@@ -12,7 +12,8 @@ from kombu.transport import memory
 from kombu.transport import redis as kombu_redis
 
 from swarm.delivery import outcome
-from swarm.delivery.message import successor_for
+from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key, successor_for
+from swarm.errors import DuplicateTaskError
 
 
 class CollectingChannel(memory.Channel):
@@ -48,6 +49,21 @@ class DeliveryCelery(Celery):
         if producer is None and outcome.is_collecting():
             return nullcontext(self._collecting_producer)
         return super().producer_or_acquire(producer)
+
+    def send_task(
+        self, name: str, args: Any = None, kwargs: Any = None, *positional: Any, **options: Any
+    ) -> Any:
+        """Publish a task, unless its payload's idempotency key has had one.
+
+        Then the result is that task's own.
+        """
+        key = payloads_key(args, kwargs)
+        if key:
+            options["headers"] = {IDEMPOTENCY_HEADER: key, **(options.get("headers") or {})}
+        try:
+            return super().send_task(name, args, kwargs, *positional, **options)
+        except DuplicateTaskError as exc:
+            return self.AsyncResult(exc.task_id)
 
     @cached_property
     def _collecting_producer(self) -> Any:

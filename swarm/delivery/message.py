@@ -45,6 +45,15 @@ def idempotency_key(message: dict[str, Any]) -> str:
     return str((message.get("headers") or {}).get(IDEMPOTENCY_HEADER) or "")
 
 
+def payloads_key(args: Any, kwargs: Any) -> str:
+    """The key that a task's payload itself carries as `idempotency_key`; "" for none."""
+    first = args[0] if isinstance(args, list | tuple) and args else None
+    for holder in (first, kwargs):
+        if isinstance(holder, dict) and isinstance(holder.get(IDEMPOTENCY_HEADER), str):
+            return str(holder[IDEMPOTENCY_HEADER])
+    return ""
+
+
 def _due(headers: dict[str, Any]) -> str:
     """When a message is due, in epoch milliseconds; "" for now, or when nobody can tell."""
     eta = _eta(headers)

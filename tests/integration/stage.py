@@ -15,6 +15,7 @@ from celery import Celery
 
 from swarm.celery_app import celery_configuration
 from swarm.client import Client
+from swarm.delivery.app import DeliveryCelery
 from swarm.environment import read_broker
 from swarm.settings import Settings, load_settings
 from tests.integration.pages import Site
@@ -51,12 +52,16 @@ class Stage:
         }
 
     @property
-    def client(self) -> Client:
+    def app(self) -> Celery:
         if self._app is None:
-            self._app = Celery("test", set_as_current=False)
+            self._app = DeliveryCelery("test", set_as_current=False)
             broker = read_broker({"REDIS_URL": self.redis.url})
             self._app.config_from_object(celery_configuration(self.settings, broker))
-        return Client(self._app)
+        return self._app
+
+    @property
+    def client(self) -> Client:
+        return Client(self.app)
 
     def close(self) -> None:
         for worker in self.workers:

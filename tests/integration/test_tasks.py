@@ -114,6 +114,41 @@ def test_a_page_gives_screenshot_html_text_and_extracts(
     assert value["browser"]["uses"] >= 1
 
 
+def test_thin_tasks_do_the_common_cases(shared: Stage, worker: WorkerProcess) -> None:
+    url = shared.site.url("/page/2")
+    app = shared.app
+
+    def data(name: str, *args: Any, **kwargs: Any) -> Any:
+        task = app.send_task(f"browser.{name}", args=[url, *args], kwargs=kwargs)
+        return task.get(timeout=40)["data"][name]
+
+    assert len(data("screenshot", full_page=True, limits={"deadline_s": 20})) == 32
+    assert len(data("pdf")) == 32
+    assert data("html").startswith("<!DOCTYPE html>")
+    assert "orchard" in data("markdown", main_content=False)
+    assert data("extract", {"heading": {"selector": "h1"}}) == {"heading": page_title(2)}
+
+
+def test_a_payload_that_no_client_checked_is_invalid(shared: Stage, worker: WorkerProcess) -> None:
+    task = shared.app.send_task("browser.run", args=[{"url": "ftp://h", "steps": 1}])
+    result = shared.client.result(task.id, wait_s=40)
+    assert result.error is not None
+    assert result.error.startswith("PermanentJobError: INVALID in payload: payload: url: got")
+
+
+def test_a_payload_of_one_key_is_done_once(shared: Stage, worker: WorkerProcess) -> None:
+    payload = {
+        "url": shared.site.url("/page/2?once"),
+        "actions": [{"kind": "text"}],
+        "idempotency_key": "once",
+    }
+    first, second = (shared.client.submit("browser", payload) for _ in range(2))
+    assert second == first
+    assert shared.client.result(first, wait_s=40).state == "done"
+    assert shared.client.submit("browser", payload) == first
+    assert shared.site.visits.count("/page/2?once") == 1
+
+
 def test_the_browser_stays_warm(shared: Stage, worker: WorkerProcess) -> None:
     first, second = (done(browse(shared, "/page/2"))["browser"] for _ in range(2))
     assert second["uses"] == first["uses"] + 1
