@@ -55,7 +55,9 @@ def _article(markup: str, url: str, output_format: str) -> str:
 
 def _whole(markup: str, url: str) -> str:
     document = lxml_html.document_fromstring(markup, base_url=url)
-    document.make_links_absolute(resolve_base_href=True, handle_failures="ignore")
+    document.make_links_absolute(  # type: ignore[attr-defined]
+        resolve_base_href=True, handle_failures="ignore"
+    )
     body = document.find("body")
     shown = document if body is None else body
     for element in list(shown.iter("script", "style", "noscript", "template")):
