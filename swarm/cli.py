@@ -90,6 +90,20 @@ def config_check(file: Path | None) -> None:
     click.echo(f"{path}: {len(settings.pools)} pools, {len(settings.hosts)} hosts, no errors")
 
 
+@config.command("check-secrets")
+@click.argument("file", type=click.Path(path_type=Path))
+def config_check_secrets(file: Path) -> None:
+    """Report every error of a file of browser secrets, without their values; exit 2 for any."""
+    from swarm.browse.secrets import Secrets
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError.of(str(file), "no text to read", "a YAML file") from exc
+    Secrets.parse(text, where=str(file))
+    click.echo(f"{file}: no errors")
+
+
 @cli.command()
 @click.argument("task_type", metavar="TYPE", type=click.Choice(["browser", "analysis"]))
 @click.argument("payload")
