@@ -88,14 +88,15 @@ class Attempt:
             self._browsers.give_back(chromium)
 
     def _explained(self, error: JobError) -> JobError:
-        """A crash that was ours: its renderer was killed for the memory it took."""
+        """A page's crash whatever failed with it; and whether its renderer was killed by us."""
         chromium = self._chromium
-        if error.code is not ErrorCode.PAGE_CRASH or chromium is None:
+        crashed = self._visit.crashed or error.code is ErrorCode.PAGE_CRASH
+        if not crashed or chromium is None or not chromium.connected:
             return error
-        if time.monotonic() - chromium.renderer_killed_at > _MEMORY_CRASH_S:
-            return error
-        message = "the page took more memory than browser.page_memory_mb allows"
-        return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=error.stage)
+        if time.monotonic() - chromium.renderer_killed_at <= _MEMORY_CRASH_S:
+            message = "the page took more memory than browser.page_memory_mb allows"
+            return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=error.stage)
+        return job_error(ErrorCode.PAGE_CRASH, error.message, stage=error.stage)
 
 
 _LEAVE_NO_EVIDENCE = frozenset({ErrorCode.BROWSER_LOST, ErrorCode.CANCELLED, ErrorCode.INVALID})

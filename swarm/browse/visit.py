@@ -65,6 +65,7 @@ class Visit:
         self._page: Page | None = None
         self._navigator: Navigator | None = None
         self._title = ""
+        self.crashed = False
         self._data: dict[str, Any] = {}
         self.progress = Progress(job)
 
@@ -109,6 +110,7 @@ class Visit:
         await self._traffic.attach(context, self._job.network, plan.secret_headers)
         await recordings.start(context)
         page = await context.new_page()
+        page.on("crash", self._on_crash)
         # What the page opens beside itself nobody looks at, and it may open without end.
         context.on("page", _close_popup)
         self._page = page
@@ -123,6 +125,10 @@ class Visit:
             redactor=self._redactor,
             settings=self._deployment.settings,
         )
+
+    def _on_crash(self, _page: Page) -> None:
+        # What fails with it says so in some words, and in others not.
+        self.crashed = True
 
     async def _take_steps(self, session: Session) -> None:
         for number, step in enumerate(self._job.steps):

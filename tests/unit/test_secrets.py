@@ -28,7 +28,12 @@ def reveal(secrets: Secrets, name: str, url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://shop.example.org/login", "http://a.shop.example.org:8080/", "HTTP://SHOP.example.org"]
+    "url",
+    [
+        "https://shop.example.org/login",
+        "http://a.shop.example.org:8080/",
+        "HTTP://SHOP.example.org",
+    ],
 )
 def test_a_secret_is_for_the_hosts_that_it_names(secrets: Secrets, url: str) -> None:
     assert reveal(secrets, "token", url) == "the-value"
