@@ -147,6 +147,7 @@ class Engine:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(_on_loop_error)
         self._loop.run_forever()
 
     def _call(self, coroutine: Coroutine[Any, Any, _T], *, timeout_s: float) -> _T:
@@ -219,6 +220,17 @@ async def _outcome_of(run: _Run) -> JobError | None:
 
 def _deadline_error(deadline_s: float, *, stage: str) -> JobError:
     return job_error(ErrorCode.DEADLINE, f"not done within {deadline_s:g} s", stage=stage)
+
+
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Playwright drops the futures of calls that were given up; their errors tell nobody anything.
+
+    asyncio would log each as an error.
+    """
+    if "never retrieved" in context.get("message", ""):
+        log.debug("a call that was given up failed", extra={"fields": {"reason": context}})
+    else:
+        loop.default_exception_handler(context)
 
 
 def _make_directory() -> Path:
