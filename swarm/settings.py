@@ -147,6 +147,8 @@ class BrowserSettings(_Section):
 
     executable: Path = Field(default=Path("/usr/bin/chromium-headless-shell"), strict=False)
     """A Chromium or its headless shell; the shell is lighter and starts sooner."""
+    ffmpeg: Path = Field(default=Path("/usr/bin/ffmpeg"), strict=False)
+    """What encodes videos (`capture.video`); jobs that want one are refused where it is absent."""
     sandbox: bool = True
     """Chromium's own sandbox. Only a browser that runs as root cannot have it."""
     artifacts_directory: Path = Field(default=Path("/var/lib/swarm/artifacts"), strict=False)

@@ -27,6 +27,7 @@ from swarm.browse.errors import ErrorCode, JobError, job_error
 from swarm.browse.payload import BrowserJob
 from swarm.browse.processes import make_directory, sweep
 from swarm.browse.result import JobResult
+from swarm.browse.video import lend
 from swarm.browse.visit import Deployment
 from swarm.errors import TransientError
 
@@ -95,6 +96,7 @@ class Engine:
         settings = self._deployment.settings
         try:
             self._directory = _make_directory()
+            lend(settings, self._directory)
             self._thread.start()
             starting = self._browsers.start(self._directory)
             self._call(starting, timeout_s=2 * settings.launch_timeout_s + 10)

@@ -31,6 +31,7 @@ from swarm.browse.result import BrowserUse, Failure, JobResult, Redirect
 from swarm.browse.secrets import Redactor, Secrets
 from swarm.browse.session import Session
 from swarm.browse.traffic import Traffic
+from swarm.browse.video import can_record
 from swarm.settings import BrowserSettings
 
 
@@ -102,6 +103,7 @@ class Visit:
 
     async def _open(self, chromium: Chromium) -> Session:
         plan = ContextPlan(self._job, self._deployment.secrets, self._redactor, chromium.devices)
+        self._refuse_impossible()
         recordings = Recordings(self._job.capture, chromium.directory, self._redactor)
         context = await chromium.browser.new_context(**plan.options, **recordings.context_options())
         self._context, self._recordings = context, recordings
@@ -125,6 +127,12 @@ class Visit:
             redactor=self._redactor,
             settings=self._deployment.settings,
         )
+
+    def _refuse_impossible(self) -> None:
+        settings = self._deployment.settings
+        if self._job.capture.video and not can_record(settings):
+            message = f"capture.video: this worker has no {settings.ffmpeg} (browser.ffmpeg)"
+            raise job_error(ErrorCode.INVALID, message, stage=self.progress.stage)
 
     def _on_crash(self, _page: Page) -> None:
         # What fails with it says so in some words, and in others not.

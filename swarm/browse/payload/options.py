@@ -43,6 +43,7 @@ class CaptureOptions(Part):
     har: bool = False
     """All requests and answers, with their bodies."""
     video: bool = False
+    """The page as it was seen, as WebM; needs the Debian package ffmpeg on the worker hosts."""
     trace: Literal["off", "on", "on_failure"] = "off"
     """Playwright's trace, for `playwright show-trace`."""
     console: bool = False
