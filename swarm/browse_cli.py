@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
+from swarm.config import config_path
 from swarm.environment import read_browser_secrets, read_settings
 from swarm.errors import ConfigError
 from swarm.payloads import read_payload
-from swarm.settings import BrowserSettings, config_path
+from swarm.settings import BrowserSettings
 
 _SCHEMAS = ("browser", "analysis", "result")
 

@@ -19,10 +19,11 @@ import click
 import swarm
 from swarm.artifact_cli import artifact
 from swarm.browse_cli import run, schema
+from swarm.config import config_path, load_settings
 from swarm.environment import read_broker, read_settings
 from swarm.errors import BrokerAwayError, ConfigError, Problem, SwarmError
 from swarm.payloads import read_payload
-from swarm.settings import Settings, TaskType, config_path, load_settings
+from swarm.settings import Settings, TaskType
 
 if TYPE_CHECKING:
     from swarm.delivery.dead import DeadLetter, DeadLetters

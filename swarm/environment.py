@@ -15,6 +15,7 @@ from typing import Literal, TypeVar, cast, get_args
 
 from swarm.brokers import Broker, parse_broker
 from swarm.browse.secrets import Secrets
+from swarm.config import config_path, load_settings
 from swarm.errors import ConfigError, Problem
 from swarm.settings import (
     DEFAULT_CREDENTIALS_DIRECTORY,
@@ -22,8 +23,6 @@ from swarm.settings import (
     BrowserSettings,
     PoolSettings,
     Settings,
-    config_path,
-    load_settings,
 )
 
 CeleryPool = Literal["prefork", "solo", "threads"]

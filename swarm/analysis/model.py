@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarm.browse.urls import PageUrl
 from swarm.errors import ConfigError
-from swarm.settings import problems_of
+from swarm.problems import problems_of
 
 MAX_HTML_CHARACTERS = 10_000_000
 

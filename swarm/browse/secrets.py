@@ -17,7 +17,7 @@ from swarm.browse.errors import ErrorCode, job_error
 from swarm.browse.payload.parts import SecretName, SecretReference
 from swarm.browse.urls import host_of, without_query
 from swarm.errors import ConfigError, Problem
-from swarm.settings import problems_of
+from swarm.problems import problems_of
 
 Hosts = Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
 #: What stands in place of a secret wherever its value turns up.

@@ -15,9 +15,10 @@ from celery import Celery
 
 from swarm.celery_app import celery_configuration
 from swarm.client import Client
+from swarm.config import load_settings
 from swarm.delivery.app import DeliveryCelery
 from swarm.environment import read_broker
-from swarm.settings import Settings, load_settings
+from swarm.settings import Settings
 from tests.integration.pages import Site
 from tests.integration.worker_process import WorkerProcess
 from tests.loopback import NotifySocket, RedisServer, free_port

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.settings import load_settings
+from swarm.config import load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]

@@ -7,8 +7,9 @@ from textwrap import dedent
 
 import pytest
 
+from swarm.config import config_path, load_settings
 from swarm.errors import ConfigError
-from swarm.settings import Settings, config_path, load_settings
+from swarm.settings import Settings
 from tests.builders import ANALYSIS, BROWSER, make_settings
 
 GOOD = """

@@ -16,7 +16,7 @@ from swarm.browse.payload.parts import Doing, Part
 from swarm.browse.payload.steps import Evaluate, Step, WaitUntil
 from swarm.browse.urls import PageUrl
 from swarm.errors import ConfigError, Problem
-from swarm.settings import problems_of
+from swarm.problems import problems_of
 
 #: Redis holds every payload until its task is done.
 MAX_PAYLOAD_BYTES = 2_000_000

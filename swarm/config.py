@@ -1,0 +1,136 @@
+"""The only reader of config.yaml.
+
+Everything is read once, at start; every error is reported at once, each with its key, its value
+and what was expected (`ConfigError`, exit status 2).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from swarm.errors import ConfigError, Problem
+from swarm.problems import problems_of
+from swarm.settings import MAX_INSTANCE_NUMBER, Settings
+
+DEFAULT_CONFIG_PATH = Path("/etc/swarm/config.yaml")
+
+
+def config_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where config.yaml is: `SWARM_CONFIG`, else /etc/swarm/config.yaml."""
+    return Path(environ.get("SWARM_CONFIG") or DEFAULT_CONFIG_PATH)
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check config.yaml.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    where = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+        raise ConfigError([Problem(where, f"no file to read ({reason})", "a YAML file")]) from exc
+    try:
+        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as exc:
+        reason = " ".join(str(exc).split())
+        raise ConfigError([Problem(where, reason, "valid YAML")]) from exc
+    if not isinstance(document, dict):
+        kind = "an empty file" if document is None else f"a {type(document).__name__}"
+        raise ConfigError([Problem(where, kind, "a mapping with the keys pools and hosts")])
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as exc:
+        raise ConfigError(list(problems_of(exc, prefix=f"{where}: "))) from exc
+    problems = [
+        Problem(f"{where}: {problem.where}", problem.value, problem.expected)
+        for problem in _contradictions(settings)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _contradictions(settings: Settings) -> Iterator[Problem]:
+    """What is wrong between values that are each right."""
+    yield from _queue_contradictions(settings)
+    for name, pool in settings.pools.items():
+        if pool.min_instances > pool.max_instances:
+            expected = f"at most max_instances, which is {pool.max_instances}"
+            yield Problem(f"pools.{name}.min_instances", str(pool.min_instances), expected)
+        room = sum(host.max_instances for host in settings.hosts.values() if host.serves(name))
+        if settings.hosts and room < pool.min_instances:
+            expected = f"at most {room}, all the hosts' max_instances together"
+            yield Problem(f"pools.{name}.min_instances", str(pool.min_instances), expected)
+        for other, other_pool in settings.pools.items():
+            distance = abs(other_pool.metrics_port_base - pool.metrics_port_base)
+            if other < name and distance <= MAX_INSTANCE_NUMBER:
+                expected = f"a port {MAX_INSTANCE_NUMBER + 1} or more away from that of {other}"
+                yield Problem(
+                    f"pools.{name}.metrics_port_base", str(pool.metrics_port_base), expected
+                )
+    minimum = sum(pool.min_instances for pool in settings.pools.values())
+    places = sum(host.max_instances for host in settings.hosts.values())
+    if settings.hosts and minimum > places:
+        expected = f"at least {minimum}, the pools' min_instances together"
+        yield Problem("hosts.*.max_instances", f"{places} together", expected)
+    yield from _address_contradictions(settings)
+    for name, host in settings.hosts.items():
+        for pool_name in host.pools or ():
+            if pool_name not in settings.pools:
+                expected = f"one of {', '.join(settings.pools)}"
+                yield Problem(f"hosts.{name}.pools", repr(pool_name), expected)
+
+
+def _address_contradictions(settings: Settings) -> Iterator[Problem]:
+    owners: dict[tuple[str, int], str] = {}
+    for name, host in settings.hosts.items():
+        place = (host.address, host.port)
+        if place in owners:
+            expected = (
+                f"another address than hosts.{owners[place]}: its instances would count twice"
+            )
+            yield Problem(f"hosts.{name}.address", repr(host.address), expected)
+        owners[place] = name
+    for name, pool in settings.pools.items():
+        if 0 < settings.scaler.metrics_port - pool.metrics_port_base <= MAX_INSTANCE_NUMBER:
+            expected = (
+                f"a block of ports without scaler.metrics_port {settings.scaler.metrics_port}"
+            )
+            yield Problem(f"pools.{name}.metrics_port_base", str(pool.metrics_port_base), expected)
+
+
+def _queue_contradictions(settings: Settings) -> Iterator[Problem]:
+    owners: dict[str, str] = {}
+    for name, pool in settings.pools.items():
+        for queue in pool.queues:
+            if queue in owners:
+                expected = f"a queue that pools.{owners[queue]} does not serve already"
+                yield Problem(f"pools.{name}.queues", repr(queue), expected)
+            owners[queue] = name
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key given twice, of which plain YAML keeps the last and says nothing."""
+
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 - PyYAML's
+    ) -> dict[object, object]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(self.construct_object(key_node, deep=True))
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return {str(k): v for k, v in super().construct_mapping(node, deep=deep).items()}
