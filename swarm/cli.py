@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import click
 
@@ -20,13 +17,11 @@ import swarm
 from swarm.artifact_cli import artifact
 from swarm.browse_cli import run, schema
 from swarm.config import config_path, load_settings
-from swarm.environment import read_broker, read_settings
-from swarm.errors import BrokerAwayError, ConfigError, Problem, SwarmError
+from swarm.dead_cli import dead
+from swarm.errors import ConfigError, SwarmError
 from swarm.payloads import read_payload
-from swarm.settings import Settings, TaskType
-
-if TYPE_CHECKING:
-    from swarm.delivery.dead import DeadLetter, DeadLetters
+from swarm.settings import TaskType
+from swarm.status_cli import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,9 +30,8 @@ def cli() -> None:
     """A browser-automation swarm on bare VMs."""
 
 
-cli.add_command(artifact)
-cli.add_command(run)
-cli.add_command(schema)
+for command in (artifact, dead, run, schema, status):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -150,137 +144,6 @@ def submit(task_type: str, payload: str, wait_s: float, idempotency_key: str | N
 def result(task_id: str, wait_s: float) -> None:
     """Print a task's result as JSON; exit 1 when it failed or is not there yet."""
     _print_result(_client().result(task_id, wait_s=wait_s))
-
-
-@cli.group()
-def dead() -> None:
-    """Tasks that could not be done: three workers died under them, unknown here, or unreadable."""
-
-
-_NAMES = click.argument("names", metavar="[ID]...", nargs=-1)
-_ALL = click.option("--all", "everything", is_flag=True, help="Every dead letter.")
-
-
-@dead.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Whole entries, a line each.")
-def dead_list(as_json: bool) -> None:  # noqa: FBT001 - a click option
-    """List them, the oldest first."""
-    with _dead_letters() as letters:
-        for letter in letters.all():
-            if as_json:
-                click.echo(json.dumps(asdict(letter), default=str))
-            else:
-                click.echo(
-                    f"{letter.task_id or letter.tag}  {letter.at:%Y-%m-%d %H:%M:%S}  "
-                    f"{letter.task or '?'} in {letter.queue}: {letter.reason}"
-                )
-
-
-@dead.command("show")
-@click.argument("name", metavar="ID")
-def dead_show(name: str) -> None:
-    """Show one by its task's id or its own tag, with its arguments and its history."""
-    with _dead_letters() as letters:
-        letter = letters.find(name)
-    document = {**asdict(letter), "queue": letter.queue, "arguments": letter.arguments()}
-    click.echo(json.dumps(document, indent=2, default=str))
-
-
-@dead.command("replay")
-@_NAMES
-@_ALL
-def dead_replay(names: tuple[str, ...], everything: bool) -> None:  # noqa: FBT001 - a click option
-    """Put them back into their queues, to be tried anew."""
-    with _dead_letters() as letters:
-        for letter in _chosen(letters, names, everything=everything):
-            if letters.replay(letter):
-                click.echo(f"{letter.task_id or letter.tag} is back in {letter.queue}")
-
-
-@dead.command("drop")
-@_NAMES
-@_ALL
-def dead_drop(names: tuple[str, ...], everything: bool) -> None:  # noqa: FBT001 - a click option
-    """Delete them for good."""
-    with _dead_letters() as letters:
-        for letter in _chosen(letters, names, everything=everything):
-            if letters.drop(letter):
-                click.echo(f"{letter.task_id or letter.tag} is deleted")
-
-
-def _chosen(letters: DeadLetters, names: Sequence[str], *, everything: bool) -> list[DeadLetter]:
-    """All are found before any is touched."""
-    if everything == bool(names):
-        expected = "the ids of dead letters, or --all"
-        raise ConfigError([Problem("ID", "both" if names else "nothing", expected)])
-    return letters.all() if everything else [letters.find(name) for name in names]
-
-
-@contextmanager
-def _dead_letters() -> Iterator[DeadLetters]:
-    import redis
-
-    from swarm.brokers import connect
-    from swarm.delivery.dead import DeadLetters
-
-    # A producer, as whom people submit tasks, has no right to them.
-    broker = read_broker(credential="redis-url-scaler")
-    try:
-        with connect(broker) as client:
-            yield DeadLetters(client)
-    except redis.ResponseError as exc:
-        raise BrokerAwayError(f"{broker.address} refused: {exc}") from exc
-    except redis.RedisError as exc:
-        raise BrokerAwayError(f"{broker.address} did not answer: {exc}") from exc
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="The scaler's last turn as JSON.")
-def status(as_json: bool) -> None:  # noqa: FBT001 - a click option
-    """Show pools, hosts and instances as the scaler last saw them."""
-    settings = read_settings()
-    path = settings.scaler.state_directory / "status.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ConfigError(
-            [
-                Problem(
-                    str(path),
-                    "no status of a scaler",
-                    "`swarm status` to run on the host where swarm-scaler.service is active",
-                )
-            ]
-        ) from exc
-    if as_json:
-        click.echo(json.dumps(document))
-    else:
-        _print_status(document, settings)
-
-
-def _print_status(document: dict[str, Any], settings: Settings) -> None:
-    age_s = time.time() - document["written_at"]
-    late = " (is swarm-scaler running?)" if age_s > 3 * settings.scaler.interval_s + 10 else ""
-    click.echo(f"as of {age_s:.0f} s ago{late}")
-    for name, pool in document["pools"].items():
-        waiting = "unknown" if pool["waiting"] is None else pool["waiting"]
-        click.echo(
-            f"\n{name}: {pool['running']} running, {pool['desired']} desired, {waiting} waiting"
-            f" ({pool['reason']})"
-        )
-        for host, report in document["hosts"].items():
-            if not report["answers"]:
-                continue
-            for instance in report["instances"]:
-                if instance["pool"] == name:
-                    click.echo(
-                        f"  celery-{name}@{instance['number']} on {host}: {instance['state']}, "
-                        f"{instance['active']} active, {instance['tasks_ended']} ended"
-                        + (f" ({instance['trouble']})" if instance["trouble"] else "")
-                    )
-    for host, report in document["hosts"].items():
-        if not report["answers"]:
-            click.echo(f"\n{host} does not answer: {report['reason']}")
 
 
 def _client() -> Any:
