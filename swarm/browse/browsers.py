@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import psutil
 from playwright.async_api import Error as PlaywrightError
 
+from swarm import logs
 from swarm.browse.chromium import Chromium
 from swarm.browse.driver import Driver
 from swarm.settings import BrowserSettings
@@ -246,7 +247,8 @@ class Browsers:
             self._warm = None
 
     def _spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        # What a task sets off goes on after it, and is not its own.
+        task = asyncio.get_running_loop().create_task(coroutine, context=logs.of_no_task())
         self._background.add(task)
         task.add_done_callback(self._on_done)
         return task

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from playwright.async_api import Error as PlaywrightError
 
+from swarm import logs
 from swarm.browse.attempt import Attempt
 from swarm.browse.browsers import Browsers, OnEvent
 from swarm.browse.errors import ErrorCode, JobError, job_error
@@ -163,6 +164,8 @@ class Engine:
     # -- on the loop
 
     async def _run_job(self, job: BrowserJob, task_id: str) -> JobResult:
+        # For good: this coroutine is a task of the loop, with a context of its own.
+        logs.begin_task(task_id)
         run = self._runs[task_id] = _Run()
         deadline_s = job.limits.deadline_s
         deadline = self._loop.call_later(

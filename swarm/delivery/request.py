@@ -10,14 +10,24 @@ from celery.worker import request as celery_request
 from celery.worker import state
 from kombu.utils.encoding import safe_repr
 
+from swarm import logs
 from swarm.delivery.holder import worker_holder
 
 
 class Request(celery_request.Request):
     """Celery's request, which counts the death of a pool process against the message.
 
-    And which ends a task that ran out of memory as any other failure: Celery ends the worker.
+    And which ends a task that ran out of memory as any other failure: Celery ends the worker. What
+    Celery logs of the task in the parent has its id.
     """
+
+    def revoked(self) -> bool:
+        with logs.of_task(self.id):
+            return bool(super().revoked())
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        with logs.of_task(self.id):
+            super().on_timeout(soft, timeout)
 
     def on_failure(
         self,
@@ -31,7 +41,8 @@ class Request(celery_request.Request):
         if isinstance(exc, WorkerLostError | SystemExit | KeyboardInterrupt):
             tag = self._message.delivery_tag
             worker_holder().deaths[tag] = f"pool process of {self._hostname}: {exc}"
-        return super().on_failure(exc_info, send_failed_event, return_ok)
+        with logs.of_task(self.id):
+            return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def _fail(self, exc: MemoryError, exc_info: Any, *, send_failed_event: bool) -> None:
         state.task_ready(self)

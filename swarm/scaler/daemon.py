@@ -53,7 +53,8 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         raise ConfigError([Problem("hosts", "nothing", "at least one host to scale on")])
     broker = read_broker(environ)
     notifier = Notifier(environ)
-    logs.setup(environ.get("SWARM_LOGLEVEL", "info"), under_systemd=notifier.under_systemd)
+    level = environ.get("SWARM_LOGLEVEL", "info")
+    logs.setup(level, under_systemd=notifier.under_systemd, environ=environ)
     asyncio.run(Daemon(settings, broker, notifier, environ).run())
     return 0
 

@@ -24,6 +24,7 @@ from swarm.worker import process
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.reporter import Reporter
 from swarm.worker.steps import SignalWakeup, broker_watch, leave_signals_to_parent
+from swarm.worker.task_watch import TaskWatch
 from swarm.worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,16 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     """
     environment = read_worker(environ)
     notifier = Notifier(environ)
-    logs.setup(environment.log_level, under_systemd=notifier.under_systemd)
+    logs.setup(
+        environment.log_level,
+        under_systemd=notifier.under_systemd,
+        environ=environ,
+        identity={
+            "SWARM_POOL": environment.pool_name,
+            "SWARM_INSTANCE": str(environment.instance),
+            "SWARM_HOST": environment.host,
+        },
+    )
     # Celery's own lines for ended tasks hold what the task returned: whole pages.
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     metrics = WorkerMetrics()
@@ -119,7 +129,6 @@ def _connect_signals(
     environment: WorkerEnvironment, telemetry: Telemetry, reporter: Reporter
 ) -> list[Callable[..., None]]:
     """Celery keeps receivers weakly: whoever calls this must keep the list."""
-    started: dict[str, float] = {}
 
     def leave_logging_alone(**_: object) -> None:
         """A receiver of setup_logging is what keeps Celery from configuring logging itself."""
@@ -138,17 +147,6 @@ def _connect_signals(
     def end_process(exitcode: int | None = None, **_: object) -> None:
         _end_pool_process(exitcode)
 
-    def begin_task(task_id: str = "", **_: object) -> None:
-        started[task_id] = time.monotonic()
-
-    def end_task(
-        task_id: str = "", task: Any = None, state: str | None = None, **_: object
-    ) -> None:
-        seconds = time.monotonic() - started.pop(task_id, time.monotonic())
-        outcome = (state or "failure").lower()
-        telemetry.task_ended(task.name, outcome, seconds)
-        log.info("%s[%s] %s", task.name, task_id, outcome, extra={"fields": {"seconds": seconds}})
-
     def consuming(**_: object) -> None:
         reporter.consuming()
 
@@ -156,16 +154,13 @@ def _connect_signals(
         reporter.stopping()
 
     signals.setup_logging.connect(leave_logging_alone)
-    signals.task_prerun.connect(begin_task)
-    signals.task_postrun.connect(end_task)
     signals.worker_ready.connect(consuming)
     signals.worker_shutting_down.connect(stopping)
     receivers: list[Callable[..., None]] = [
         leave_logging_alone,
-        begin_task,
-        end_task,
         consuming,
         stopping,
+        *TaskWatch(telemetry).connect(),
     ]
     if environment.celery_pool == "prefork":
         signals.worker_process_init.connect(begin_process)
@@ -179,4 +174,5 @@ def _end_pool_process(exitcode: int | None) -> None:
     if not exitcode:
         # billiard would tell its parent, who waits for the exit itself, and then sleep for a
         # second (billiard/pool.py, _do_exit).
+        logs.flush()
         os._exit(0)
