@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from playwright.async_api import Error as PlaywrightError
@@ -21,6 +21,8 @@ from swarm.browse.visit import Deployment, Visit
 _EVIDENCE_S = 1.4
 #: Seconds that closing a context may take before its browser counts as hung.
 _CLOSE_S = 3.0
+#: Seconds in which a page or browser that lives answers after a failure.
+_SIGN_OF_LIFE_S = 1.0
 #: Seconds after a renderer was killed for its memory in which a crash is taken for that.
 _MEMORY_CRASH_S = 2.0
 
@@ -59,7 +61,7 @@ class Attempt:
         try:
             await self._visit.perform(self._chromium)
         except JobError as exc:
-            raise self._explained(exc) from exc
+            raise await self._explained(exc, self._chromium) from exc
         await self._visit.finish(failed=False)
 
     async def conclude(self, failure: JobError | None) -> JobResult:
@@ -87,11 +89,20 @@ class Attempt:
         finally:
             self._browsers.give_back(chromium)
 
-    def _explained(self, error: JobError) -> JobError:
-        """A page's crash whatever failed with it; and whether its renderer was killed by us."""
-        chromium = self._chromium
+    async def _explained(self, error: JobError, chromium: Chromium) -> JobError:
+        """What became of page and browser decides, not in which words a call failed.
+
+        The same death is "net::ERR_ABORTED" to a navigation and "detached" to a step, and a crash
+        is told after the calls that it broke.
+        """
+        if error.code in _UNCLEAR:
+            error = await self._visit.ask_page(_SIGN_OF_LIFE_S) or error
         crashed = self._visit.crashed or error.code is ErrorCode.PAGE_CRASH
-        if not crashed or chromium is None or not chromium.connected:
+        if error.code is ErrorCode.BROWSER_LOST and not crashed:
+            if not await _answers(chromium.probe()) or not chromium.connected:
+                return error
+            return job_error(ErrorCode.ACTION_FAILED, "the page closed itself", stage=error.stage)
+        if not crashed or not chromium.connected:
             return error
         if time.monotonic() - chromium.renderer_killed_at <= _MEMORY_CRASH_S:
             message = "the page took more memory than browser.page_memory_mb allows"
@@ -99,4 +110,14 @@ class Attempt:
         return job_error(ErrorCode.PAGE_CRASH, error.message, stage=error.stage)
 
 
+async def _answers(asking: Awaitable[None]) -> bool:
+    try:
+        await asyncio.wait_for(asking, _SIGN_OF_LIFE_S)
+    except (PlaywrightError, TimeoutError):
+        return False
+    return True
+
+
+#: What a call fails with that may be the page's own fault, or its end's.
+_UNCLEAR = frozenset({ErrorCode.NAVIGATION, ErrorCode.ACTION_FAILED})
 _LEAVE_NO_EVIDENCE = frozenset({ErrorCode.BROWSER_LOST, ErrorCode.CANCELLED, ErrorCode.INVALID})

@@ -154,6 +154,20 @@ class Visit:
                     action, session, stage=name, timeout_ms=timeout_ms
                 )
 
+    async def ask_page(self, seconds: float) -> JobError | None:
+        """How the page has ended, once a call failed; None when it answers, or hangs."""
+        if self._page is None:
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._page.evaluate("0")
+        except PlaywrightError as exc:
+            error = classify(exc, stage=self.progress.stage)
+            return error if error.code in _ENDS else None
+        except TimeoutError:
+            return None
+        return None
+
     async def keep_evidence(self) -> None:
         """A picture of the page as it failed. Whoever calls bounds the time."""
         if self._page is not None and self._recordings is not None:
@@ -215,6 +229,10 @@ class Visit:
     def _excess(self) -> JobError:
         message = f"the page sent more than {self._max_bytes} bytes"
         return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=self.progress.stage)
+
+
+#: What a page that answers nothing any more has come to.
+_ENDS = frozenset({ErrorCode.PAGE_CRASH, ErrorCode.BROWSER_LOST})
 
 
 def _failure(error: JobError | None, hide: Callable[[str], str]) -> Failure | None:

@@ -68,16 +68,31 @@ class Desk:
 
     def processes(self, name: str) -> list[psutil.Process]:
         mine = set(psutil.Process().children(recursive=True)) - self.before
-        return [process for process in mine if name in process.name()]
+        return [process for process in mine if _is_called(process, name)]
 
     def browser(self) -> psutil.Process:
-        """The browser's own process; Debian starts it from a shell script."""
-        [browser] = [
+        """The browser's own process; what it has forked a moment ago still looks the same."""
+        alike = [
             process
             for process in self.processes("chromium-headless-shell")
-            if not any(argument.startswith("--type=") for argument in process.cmdline())
+            if not any(word.startswith("--type=") for word in _command(process))
         ]
-        return browser
+        return min(alike, key=lambda process: process.create_time())
+
+
+def _is_called(process: psutil.Process, name: str) -> bool:
+    """Not one that has ended since it was listed."""
+    try:
+        return name in process.name()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return ["--type=gone"]
 
 
 @contextmanager
@@ -176,13 +191,31 @@ def test_a_renderer_that_dies_costs_its_own_job_only(desk: Desk) -> None:
     [renderer] = [
         process
         for process in desk.processes("chrom")
-        if process.pid not in known and "--type=renderer" in process.cmdline()
+        if process.pid not in known and "--type=renderer" in _command(process)
     ]
     renderer.kill()
     with pytest.raises(JobError) as caught:
         crash.result(timeout=20)
     assert caught.value.code is ErrorCode.PAGE_CRASH
     assert other.result(timeout=20).status == "ok"
+
+
+@pytest.mark.parametrize("whose", ["browser", "renderer"])
+def test_a_death_while_a_page_is_being_opened_is_known_as_one(desk: Desk, whose: str) -> None:
+    """Chromium tells of both by net::ERR_ABORTED, as of a page that does not want to be opened."""
+    url = desk.site.url(f"/slow?ms=2000&{whose}")
+    future = desk.beside.submit(desk.run, url=url)
+    wait_until(lambda: any(whose in visit for visit in desk.site.visits), what="the navigation")
+    if whose == "browser":
+        desk.browser().kill()
+        assert future.result(timeout=20).status == "ok"
+    else:
+        for process in desk.processes("chrom"):
+            if "--type=renderer" in _command(process):
+                process.kill()
+        with pytest.raises(JobError) as caught:
+            future.result(timeout=20)
+        assert caught.value.code is ErrorCode.PAGE_CRASH
 
 
 def test_a_frozen_browser_ends_a_short_job_at_its_deadline(desk: Desk) -> None:
