@@ -85,7 +85,7 @@ class Attempt:
                 await (self._visit.close() if self._visit.opened else chromium.probe())
         except (PlaywrightError, TimeoutError):
             if chromium.connected:
-                self._browsers.discard(chromium, "hung")
+                self._browsers.discard(chromium, "close")
         finally:
             self._browsers.give_back(chromium)
 
@@ -104,7 +104,9 @@ class Attempt:
             return job_error(ErrorCode.ACTION_FAILED, "the page closed itself", stage=error.stage)
         if not crashed or not chromium.connected:
             return error
-        if time.monotonic() - chromium.renderer_killed_at <= _MEMORY_CRASH_S:
+        killed = time.monotonic() - chromium.renderer_killed_at <= _MEMORY_CRASH_S
+        self._browsers.note_crash("memory" if killed else "crash")
+        if killed:
             message = "the page took more memory than browser.page_memory_mb allows"
             return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=error.stage)
         return job_error(ErrorCode.PAGE_CRASH, error.message, stage=error.stage)

@@ -26,8 +26,11 @@ from swarm.settings import BrowserSettings
 
 log = logging.getLogger(__name__)
 
-BrowserEvent = Literal["launched", "lost", "retired", "killed"]
+BrowserEvent = Literal["launched", "lost", "retired", "killed", "page-crashed"]
+#: Called with the event and its cause, a word of a short list or "".
 OnEvent = Callable[[BrowserEvent, str], None]
+#: Called with the number of contexts that are open, whenever it changes.
+OnContexts = Callable[[int], None]
 
 #: Seconds between two looks at a browser's memory.
 _LOOK_S = 1.0
@@ -39,6 +42,13 @@ _FAILED_PROBES = 2
 #: Seconds that closing a browser may take.
 _CLOSE_S = 5.0
 _MB = 1024 * 1024
+#: What the journal says of each cause of a killing.
+_REASONS = {
+    "close": "its page does not close",
+    "probe": "no sign of life",
+    "deadline": "the engine's loop is stuck",
+    "stop": "it does not close",
+}
 
 _T = TypeVar("_T")
 
@@ -53,8 +63,11 @@ class Browsers:
         *,
         uses_before_retirement: int | None = None,
         headed: bool = False,
+        on_contexts: OnContexts = lambda _count: None,
     ) -> None:
         self._settings = settings
+        self._on_contexts = on_contexts
+        self._contexts = 0
         self._directory = Path()
         self._on_event = on_event
         self._max_uses = uses_before_retirement or settings.uses_before_retirement
@@ -86,30 +99,40 @@ class Browsers:
         chromium = await asyncio.shield(self._spawn(self._current()))
         chromium.uses += 1
         chromium.open_contexts += 1
+        self._count_context(1)
         return chromium
 
     def give_back(self, chromium: Chromium) -> None:
         """Its context is closed; a retired browser closes with its last one."""
         chromium.open_contexts -= 1
+        self._count_context(-1)
         if chromium.retired and chromium.open_contexts == 0:
             self._spawn(self._close(chromium))
 
-    def discard(self, chromium: Chromium, why: str) -> None:
+    def _count_context(self, change: int) -> None:
+        self._contexts += change
+        self._on_contexts(self._contexts)
+
+    def note_crash(self, cause: str) -> None:
+        """A page's renderer is gone: by itself (`crash`), or killed for its `memory`."""
+        self._on_event("page-crashed", cause)
+
+    def discard(self, chromium: Chromium, cause: str) -> None:
         """Kill a browser that hangs; tasks on it see it vanish."""
         if chromium not in self._live:
             return
         self._forget(chromium)
         killed = chromium.kill()
-        self._on_event("killed", why)
-        log.warning("browser killed", extra={"fields": {"reason": why, "processes": killed}})
+        self._on_event("killed", cause)
+        _log_killed("browser", cause, killed)
 
-    def kill_all(self, why: str) -> None:
+    def kill_all(self, cause: str) -> None:
         """Kill the driver and every browser; safe from any thread."""
         driver, self._driver, self._warm = self._driver, None, None
         self._live.clear()
         killed = driver.kill() if driver is not None else 0
-        self._on_event("killed", why)
-        log.warning("driver killed", extra={"fields": {"reason": why, "processes": killed}})
+        self._on_event("killed", cause)
+        _log_killed("driver", cause, killed)
 
     async def close(self) -> None:
         """End the watch, the browsers and the driver."""
@@ -184,7 +207,7 @@ class Browsers:
             await self._current()
 
     def _lose(self, chromium: Chromium) -> None:
-        self._on_event("lost", "")
+        self._on_event("lost", "disconnect")
         self._forget(chromium)
         # Its renderers end with it, unless one hangs.
         chromium.kill()
@@ -218,7 +241,7 @@ class Browsers:
             if failed >= _FAILED_PROBES and warm is self._warm and warm.connected:
                 failed = 0
                 # Whether it is the browser or the driver that hangs cannot be told from here.
-                self.kill_all("no sign of life")
+                self.kill_all("probe")
 
     def _look_at_memory(self, chromium: Chromium) -> None:
         use = chromium.memory()
@@ -226,7 +249,6 @@ class Browsers:
             with suppress(psutil.Error):
                 psutil.Process(use.largest_pid).kill()
             chromium.renderer_killed_at = time.monotonic()
-            self._on_event("killed", "page memory")
             log.warning("renderer killed", extra={"fields": {"used_mb": use.largest // _MB}})
         elif use.total > self._settings.memory_before_retirement_mb * _MB and (
             chromium is self._warm
@@ -257,6 +279,11 @@ class Browsers:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("background work failed", extra={"fields": {"reason": str(error)}})
+
+
+def _log_killed(what: str, cause: str, processes: int) -> None:
+    fields = {"reason": _REASONS[cause], "processes": processes}
+    log.warning("%s killed", what, extra={"fields": fields})
 
 
 async def _answers(asking: Coroutine[Any, Any, None], seconds: float) -> bool:

@@ -13,9 +13,10 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from swarm import logs
 from swarm.browse.attempt import Attempt
-from swarm.browse.browsers import Browsers, OnEvent
+from swarm.browse.browsers import Browsers, OnContexts, OnEvent
 from swarm.browse.errors import ErrorCode, JobError, job_error
 from swarm.browse.payload import BrowserJob
 from swarm.browse.processes import make_directory, sweep
@@ -50,6 +51,7 @@ class EngineError(TransientError):
 class _Run:
     """A job that runs, and why it is to be given up, when it is."""
 
+    began_at: float = field(default_factory=time.monotonic)
     work: asyncio.Task[None] | None = None
     abandoned: JobError | None = None
 
@@ -64,7 +66,8 @@ class _Run:
 class Engine:
     """Runs browser jobs on one warm browser.
 
-    `on_event` is called with every launch, loss, retirement and kill, and its cause.
+    `on_event` is called with every launch, loss, retirement and kill, and its cause; `on_contexts`
+    with how many contexts are open, whenever that changes.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Engine:
         on_event: OnEvent = lambda _event, _cause: None,
         uses_before_retirement: int | None = None,
         headed: bool = False,
+        on_contexts: OnContexts = lambda _count: None,
     ) -> None:
         self._deployment = deployment
         self._loop = asyncio.new_event_loop()
@@ -86,6 +90,7 @@ class Engine:
             on_event,
             uses_before_retirement=uses_before_retirement,
             headed=headed,
+            on_contexts=on_contexts,
         )
 
     def start(self) -> None:
@@ -122,7 +127,7 @@ class Engine:
             return self._call(running, timeout_s=deadline_s + _GRACE_S)
         except TimeoutError as exc:
             # Not even cancelling freed it: the loop itself waits for something.
-            self._browsers.kill_all("the engine's loop is stuck")
+            self._browsers.kill_all("deadline")
             raise _deadline_error(deadline_s, stage="deadline") from exc
 
     def cancel(self, task_id: str) -> bool:
@@ -140,7 +145,7 @@ class Engine:
             try:
                 self._call(self._close(), timeout_s=_STOP_S)
             except TimeoutError:
-                self._browsers.kill_all("it does not close")
+                self._browsers.kill_all("stop")
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=_STOP_S)
         if not self._thread.is_alive():
@@ -191,6 +196,7 @@ class Engine:
         try:
             failure = await _outcome_of(run)
             result = await attempt.conclude(failure)
+            result.timings_s["total"] = round(time.monotonic() - run.began_at, 4)
         finally:
             run.work.cancel()
             # The next task need not wait until this page is gone.

@@ -31,7 +31,7 @@ def tree_use(root: psutil.Process) -> TreeUse:
     """
     total = largest = largest_pid = 0
     for process in _with_descendants(root):
-        used = _private_bytes(process.pid)
+        used = private_bytes(process.pid)
         total += used
         if used > largest and process.pid != root.pid:
             largest, largest_pid = used, process.pid
@@ -115,7 +115,8 @@ def _kill(processes: Iterable[psutil.Process]) -> int:
     return len(killed)
 
 
-def _private_bytes(pid: int) -> int:
+def private_bytes(pid: int) -> int:
+    """Memory of a process that it shares with nobody; 0 when it is gone."""
     try:
         _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
     except (OSError, ValueError):

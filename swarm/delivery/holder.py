@@ -80,6 +80,8 @@ class Holder:
         self.pending_ends = PendingEnds()
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
+        #: Called with a task's name when the pool process that ran it died.
+        self.on_death: Callable[[str], None] = lambda _: None
         self._client: redis.Redis | None = None
         self._since: dict[str, float] = {}
         self._lock = threading.Lock()

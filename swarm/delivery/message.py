@@ -11,6 +11,8 @@ from swarm.delivery.outcome import Successor
 
 #: The header that carries a task's idempotency key.
 IDEMPOTENCY_HEADER = "idempotency_key"
+#: The property that says how long a taken message waited.
+WAITED_PROPERTY = "waited_s"
 #: An ETA this close is now; the broker's clock said that it is due.
 _DUE_WITHIN_S = 1.0
 
@@ -38,6 +40,25 @@ def decode(message: bytes) -> dict[str, Any]:
         payload.setdefault("headers", {})["redelivered"] = True
         properties.setdefault("delivery_info", {})["redelivered"] = True
     return payload
+
+
+def note_wait(payload: dict[str, Any], now: int) -> None:
+    """Turn the time since when a message waits into seconds, for whoever runs its task.
+
+    `now` is the broker's clock in epoch milliseconds, as is what the message carries; a stepped
+    clock makes no negative wait. Who publishes with stock kombu leaves no time.
+    """
+    properties = payload["properties"]
+    properties.pop(WAITED_PROPERTY, None)
+    since = properties.pop("waits_since", None)
+    if isinstance(since, int):
+        properties[WAITED_PROPERTY] = max(0, now - since) / 1000
+
+
+def waited_s(request: Any) -> float | None:
+    """Seconds that a running task's message waited until it was taken; None where nobody knows."""
+    waited = (getattr(request, "properties", None) or {}).get(WAITED_PROPERTY)
+    return waited if isinstance(waited, float) else None
 
 
 def idempotency_key(message: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ class Request(celery_request.Request):
         if isinstance(exc, WorkerLostError | SystemExit | KeyboardInterrupt):
             tag = self._message.delivery_tag
             worker_holder().deaths[tag] = f"pool process of {self._hostname}: {exc}"
+            worker_holder().on_death(self.task.name)
         with logs.of_task(self.id):
             return super().on_failure(exc_info, send_failed_event, return_ok)
 

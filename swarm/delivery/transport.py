@@ -28,7 +28,7 @@ from swarm.brokers import QUIET, SOCKET_TIMEOUT_S
 from swarm.delivery import keys, outcome, release, scripts
 from swarm.delivery.connections import abortive
 from swarm.delivery.holder import Holder
-from swarm.delivery.message import decode, idempotency_key, is_due, successor_for
+from swarm.delivery.message import decode, idempotency_key, is_due, note_wait, successor_for
 from swarm.delivery.publish import publish
 from swarm.delivery.qos import QoS
 
@@ -228,14 +228,15 @@ class Channel(kombu_redis.Channel):
         if not taken:
             raise Empty
         for at in range(0, len(taken), 3):
-            self._deliver_one(*taken[at : at + 3])
+            self._deliver_one(*taken[at : at + 3], now=now)
         return True
 
-    def _deliver_one(self, key: bytes, message: bytes, revoked: int) -> None:
+    def _deliver_one(self, key: bytes, message: bytes, revoked: int, *, now: int) -> None:
         queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
             payload = decode(message)
+            note_wait(payload, now)
             headers = payload.get("headers") or {}
             tag = payload["properties"]["delivery_tag"]
         except (ValueError, KeyError, TypeError, AttributeError) as exc:

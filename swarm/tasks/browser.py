@@ -12,6 +12,7 @@ from typing import Any
 from swarm.browse.errors import ErrorCode, TransientJobError, job_error
 from swarm.browse.payload import parse_browser_job
 from swarm.celery_app import app
+from swarm.delivery.message import waited_s
 from swarm.errors import ConfigError
 from swarm.tasks import RETRY
 from swarm.worker import process
@@ -31,47 +32,47 @@ def run(self: Any, payload: dict[str, Any]) -> dict[str, Any]:
     Raises:
         JobError: transient ones are retried. INVALID for what `swarm submit` would have refused.
     """
-    return _browse(self.request.id, payload)
+    return _browse(self.request, payload)
 
 
 @app.task(name="browser.screenshot", **_OPTIONS)
 def screenshot(self: Any, url: str, *, full_page: bool = False, **sections: Any) -> dict[str, Any]:
     """A picture of the page: `data["screenshot"]` is the id of its artifact."""
     action = {"kind": "screenshot", "full_page": full_page}
-    return _browse(self.request.id, {"url": url, "actions": [action], **sections})
+    return _browse(self.request, {"url": url, "actions": [action], **sections})
 
 
 @app.task(name="browser.pdf", **_OPTIONS)
 def pdf(self: Any, url: str, **sections: Any) -> dict[str, Any]:
     """The page as printed on A4: `data["pdf"]` is the id of its artifact."""
-    return _browse(self.request.id, {"url": url, "actions": [{"kind": "pdf"}], **sections})
+    return _browse(self.request, {"url": url, "actions": [{"kind": "pdf"}], **sections})
 
 
 @app.task(name="browser.html", **_OPTIONS)
 def html(self: Any, url: str, **sections: Any) -> dict[str, Any]:
     """The markup after scripts ran: `data["html"]`."""
-    return _browse(self.request.id, {"url": url, "actions": [{"kind": "html"}], **sections})
+    return _browse(self.request, {"url": url, "actions": [{"kind": "html"}], **sections})
 
 
 @app.task(name="browser.markdown", **_OPTIONS)
 def markdown(self: Any, url: str, *, main_content: bool = True, **sections: Any) -> dict[str, Any]:
     """The article, or everything, as Markdown: `data["markdown"]`."""
     action = {"kind": "markdown", "main_content": main_content}
-    return _browse(self.request.id, {"url": url, "actions": [action], **sections})
+    return _browse(self.request, {"url": url, "actions": [action], **sections})
 
 
 @app.task(name="browser.extract", **_OPTIONS)
 def extract(self: Any, url: str, fields: dict[str, Any], **sections: Any) -> dict[str, Any]:
     """Values by CSS selectors: `data["extract"]`, with the names of `fields`."""
     action = {"kind": "extract", "fields": fields}
-    return _browse(self.request.id, {"url": url, "actions": [action], **sections})
+    return _browse(self.request, {"url": url, "actions": [action], **sections})
 
 
-def _browse(task_id: str, payload: dict[str, Any]) -> dict[str, Any]:
+def _browse(request: Any, payload: dict[str, Any]) -> dict[str, Any]:
     try:
         job = parse_browser_job(payload)
     except ConfigError as exc:
         raise job_error(ErrorCode.INVALID, str(exc), stage="payload") from exc
-    result = asdict(process.run_browser_job(job, task_id=task_id))
+    result = asdict(process.run_browser_job(job, task_id=request.id, queue_s=waited_s(request)))
     result["host"] = process.host()
     return result

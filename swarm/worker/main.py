@@ -58,13 +58,14 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     )
     # Celery's own lines for ended tasks hold what the task returned: whole pages.
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
-    metrics = WorkerMetrics()
+    metrics = WorkerMetrics(celery_levels=2 if environment.celery_pool == "prefork" else 1)
     metrics.serve(environment.metrics_address, environment.metrics_port)
     telemetry = Telemetry()
     reporter = Reporter(
         environment, telemetry, notifier, metrics, on_failed_start=_stop_with_failure
     )
     receivers = _connect_signals(environment, telemetry, reporter)
+    worker_holder().on_death = lambda task: telemetry.task_ended(task, "lost", 0.0)
     app.steps["consumer"].add(broker_watch(reporter.broker_connected))
     app.steps["consumer"].add(SignalWakeup)
     reporter.start()

@@ -5,7 +5,10 @@ With prefork every pool child has one; with solo and threads the worker itself h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from swarm.browse.engine import Engine
+from swarm.browse.errors import JobError
 from swarm.browse.payload import BrowserJob
 from swarm.browse.result import JobResult
 from swarm.browse.stores import make_store
@@ -15,9 +18,16 @@ from swarm.environment import WorkerEnvironment
 from swarm.errors import SwarmError
 from swarm.worker.telemetry import Telemetry
 
-_engine: Engine | None = None
+
+@dataclass(frozen=True, slots=True)
+class _BrowserWork:
+    engine: Engine
+    telemetry: Telemetry
+    deadline_s: float
+
+
+_work: _BrowserWork | None = None
 _host = ""
-_deadline_s = 0.0
 
 
 def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
@@ -27,7 +37,7 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
         EngineError: the browser did not start.
     """
     # Celery gives a task no other way to its process.
-    global _engine, _host, _deadline_s  # noqa: PLW0603
+    global _work, _host  # noqa: PLW0603
     _host = environment.host
     if environment.pool.task_type == "browser":
         settings = environment.settings.browser
@@ -36,42 +46,58 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
         )
         engine = Engine(
             Deployment(settings, store, environment.secrets),
-            on_event=lambda event, _cause: telemetry.browser_event(event),
+            on_event=telemetry.browser_event,
+            on_contexts=telemetry.contexts,
             # A pool child is replaced by Celery after as many tasks, and its browser with it.
             uses_before_retirement=(
                 None if environment.celery_pool == "prefork" else environment.max_tasks
             ),
         )
-        _deadline_s = environment.pool.task_time_limit_s - DEADLINE_MARGIN_S
+        deadline_s = environment.pool.task_time_limit_s - DEADLINE_MARGIN_S
         engine.start()
-        _engine = engine
+        _work = _BrowserWork(engine, telemetry, deadline_s)
 
 
 def stop() -> None:
     """Close the browser; does nothing where there is none."""
-    global _engine  # noqa: PLW0603
-    if _engine is not None:
-        _engine.stop()
-        _engine = None
+    global _work  # noqa: PLW0603
+    if _work is not None:
+        _work.engine.stop()
+        _work = None
 
 
-def run_browser_job(job: BrowserJob, *, task_id: str) -> JobResult:
+def run_browser_job(job: BrowserJob, *, task_id: str, queue_s: float | None = None) -> JobResult:
     """Do a job on this process's browser, within the pool's time limit too.
+
+    `queue_s` is how long its task waited to be taken, in seconds, where that is known.
 
     Raises:
         JobError: the job failed.
         SwarmError: the task was sent to a pool without browsers.
     """
-    if _engine is None:
+    if _work is None:
         raise SwarmError("this worker has no browser: its pool is not of task_type browser")
-    deadline_s = min(job.limits.deadline_s, _deadline_s)
+    deadline_s = min(job.limits.deadline_s, _work.deadline_s)
     limits = job.limits.model_copy(update={"deadline_s": deadline_s})
-    return _engine.run(job.model_copy(update={"limits": limits}), task_id=task_id)
+    queued = {} if queue_s is None else {"queue": queue_s}
+    wanted = job.model_copy(update={"limits": limits})
+    try:
+        result = _work.engine.run(wanted, task_id=task_id)
+    except JobError as exc:
+        if (known := exc.result) is not None:
+            known["timings_s"].update(queued)
+            artifact_bytes = sum(artifact["bytes"] for artifact in known["artifacts"])
+            _work.telemetry.job_ended(known["timings_s"], known["network"]["bytes"], artifact_bytes)
+        raise
+    result.timings_s.update(queued)
+    artifact_bytes = sum(artifact.bytes for artifact in result.artifacts)
+    _work.telemetry.job_ended(result.timings_s, result.network.bytes, artifact_bytes)
+    return result
 
 
 def cancel(task_id: str) -> bool:
     """Give up a browser job that runs in this process; False when there is none of this id."""
-    return _engine is not None and _engine.cancel(task_id)
+    return _work is not None and _work.engine.cancel(task_id)
 
 
 def host() -> str:

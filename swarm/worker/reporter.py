@@ -29,6 +29,8 @@ _TICK_S = 0.25
 _HEARTBEAT_S = 5.0
 #: Weight of the newest task in the smoothed service time: half of it is forgotten in 7 tasks.
 _SERVICE_TIME_WEIGHT = 0.1
+#: What a process's browser is after an event.
+_BROWSER_AFTER = {"launched": "up", "lost": "down", "killed": "down"}
 
 
 class Reporter:
@@ -161,26 +163,26 @@ class Reporter:
                 self._status = replace(self._status, browser="down")
             if self._status.phase == "starting":
                 self._on_failed_start()
-        elif message.kind == "browser" and message.label != "retired":
+        elif message.kind == "browser" and message.label in _BROWSER_AFTER:
             # With several processes the last word wins: each of them replaces a lost browser
             # with its next task.
-            up = message.label == "launched"
-            self._status = replace(self._status, browser="up" if up else "down")
+            self._status = replace(self._status, browser=_BROWSER_AFTER[message.label])
         elif message.kind == "task":
             self._count_task(message)
 
     def _count_task(self, message: Message) -> None:
         """An attempt that will be retried is neither done nor failed, but the place was used."""
         measured = self._status.service_time_s
-        if measured is None:
-            measured = message.seconds
+        if message.seconds:
+            before = message.seconds if measured is None else measured
+            measured = round(before + _SERVICE_TIME_WEIGHT * (message.seconds - before), 4)
         self._status = replace(
             self._status,
             done=self._status.done + (message.label == "success"),
             failed=self._status.failed + (message.label == "failure"),
             # A task shorter than a tick is never seen active; it ended the idle time all the same.
             idle_since=None,
-            service_time_s=round(measured + _SERVICE_TIME_WEIGHT * (message.seconds - measured), 4),
+            service_time_s=measured,
         )
 
     def _write(self, status: InstanceStatus) -> None:

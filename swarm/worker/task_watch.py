@@ -9,9 +9,13 @@ from contextvars import Token
 from dataclasses import dataclass
 from typing import Any
 
+from billiard.exceptions import TimeLimitExceeded
 from celery import signals
+from celery.exceptions import Retry
 
 from swarm import logs
+from swarm.browse.errors import JobError
+from swarm.delivery.message import waited_s
 from swarm.worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -34,17 +38,39 @@ class TaskWatch:
         """The receivers."""
         signals.task_prerun.connect(self._begin)
         signals.task_postrun.connect(self._end)
-        return [self._begin, self._end]
+        signals.task_revoked.connect(self._revoked)
+        signals.task_failure.connect(self._failed)
+        return [self._begin, self._end, self._revoked, self._failed]
 
     def _begin(self, task_id: str = "", **_: object) -> None:
         self._begun[task_id] = _Begun(time.monotonic(), logs.begin_task(task_id))
 
     def _end(
-        self, task_id: str = "", task: Any = None, state: str | None = None, **_: object
+        self,
+        task_id: str = "",
+        task: Any = None,
+        retval: Any = None,
+        state: str | None = None,
+        **_: object,
     ) -> None:
         begun = self._begun.pop(task_id)
         seconds = time.monotonic() - begun.at
         outcome = (state or "failure").lower()
-        self._telemetry.task_ended(task.name, outcome, seconds)
+        code = "" if outcome == "success" else error_code(retval)
+        self._telemetry.task_ended(task.name, outcome, seconds, code, waited_s(task.request))
         log.info("%s[%s] %s", task.name, task_id, outcome, extra={"fields": {"seconds": seconds}})
         logs.end_task(begun.logged)
+
+    def _revoked(self, sender: Any = None, expired: Any = None, **_: object) -> None:
+        self._telemetry.task_ended(sender.name, "expired" if expired else "revoked", 0.0)
+
+    def _failed(self, sender: Any = None, exception: Any = None, **_: object) -> None:
+        """In the parent, of a task whose process was killed: its end was told by nobody."""
+        if isinstance(exception, TimeLimitExceeded):
+            self._telemetry.task_ended(sender.name, "failure", 0.0, "TIME_LIMIT")
+
+
+def error_code(error: Any) -> str:
+    """The code of a job's error, of which there is a closed list; else OTHER."""
+    cause = error.exc if isinstance(error, Retry) else error
+    return str(cause.code) if isinstance(cause, JobError) else "OTHER"

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 import select
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 #: Writes up to this many bytes are atomic (pipe(7)).
 _PIPE_BUF = select.PIPE_BUF
 
-MessageKind = Literal["process-ready", "process-failed", "browser", "task"]
+MessageKind = Literal["process-ready", "process-failed", "browser", "contexts", "task", "job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,15 @@ class Message:
     kind: MessageKind
     pid: int
     label: str = ""
+    cause: str = ""
+    """Of a browser's event; of a task's end its error code."""
     task: str = ""
     seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage: of a task `queue` where it is known, of a browser job the others."""
+    count: int = 0
+    """Contexts that are open in the process; bytes that a job's pages received."""
+    artifact_bytes: int = 0
 
 
 class Telemetry:
@@ -48,11 +55,45 @@ class Telemetry:
     def process_failed(self, reason: str) -> None:
         self._send(Message("process-failed", os.getpid(), label=reason[:1000]))
 
-    def browser_event(self, event: str) -> None:
-        self._send(Message("browser", os.getpid(), label=event))
+    def browser_event(self, event: str, cause: str = "") -> None:
+        """As an engine's `on_event`."""
+        self._send(Message("browser", os.getpid(), label=event, cause=cause))
 
-    def task_ended(self, task: str, outcome: str, seconds: float) -> None:
-        self._send(Message("task", os.getpid(), label=outcome, task=task[:200], seconds=seconds))
+    def contexts(self, count: int) -> None:
+        """As an engine's `on_contexts`."""
+        self._send(Message("contexts", os.getpid(), count=count))
+
+    def task_ended(
+        self, task: str, outcome: str, seconds: float, code: str = "", queue_s: float | None = None
+    ) -> None:
+        stages = {} if queue_s is None else {"queue": queue_s}
+        self._send(
+            Message(
+                "task",
+                os.getpid(),
+                label=outcome,
+                cause=code,
+                task=task[:200],
+                seconds=seconds,
+                stages=stages,
+            )
+        )
+
+    def job_ended(
+        self, timings_s: Mapping[str, float], received_bytes: int, artifact_bytes: int
+    ) -> None:
+        """A browser job's seconds by stage and its bytes, however it ended."""
+        # Its task tells how long it was queued, as any task does.
+        stages = {stage: seconds for stage, seconds in timings_s.items() if stage != "queue"}
+        self._send(
+            Message(
+                "job",
+                os.getpid(),
+                stages=stages,
+                count=received_bytes,
+                artifact_bytes=artifact_bytes,
+            )
+        )
 
     def read(self, handle: Callable[[Message], None], *, timeout_s: float) -> None:
         """Handle what has come, waiting up to `timeout_s` seconds for the first message."""

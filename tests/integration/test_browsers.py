@@ -124,7 +124,7 @@ def test_a_worn_browser_is_replaced_before_it_goes(tmp_path: Path, site: Site) -
         assert len(desk.processes("node")) == 1
         # The job that began on the old one ends on it.
         assert long.result(timeout=20).browser is not None
-        assert ("lost", "") not in desk.events
+        assert ("lost", "disconnect") not in desk.events
 
 
 def test_an_old_browser_is_replaced_though_nobody_uses_it(tmp_path: Path, site: Site) -> None:

@@ -110,7 +110,8 @@ def test_a_page_gives_screenshot_html_text_and_extracts(
         assert artifact["sha256"] == hashlib.sha256(content).hexdigest()
         assert artifact["bytes"] == len(content)
         assert path_of(artifact).parent == shared.settings.browser.artifacts_directory
-    assert set(value["timings_s"]) == {"launch", "context", "navigation", "actions"}
+    stages = {"queue", "launch", "context", "navigation", "actions", "total"}
+    assert set(value["timings_s"]) == stages
     assert value["browser"]["uses"] >= 1
 
 
@@ -262,7 +263,7 @@ def test_a_browser_killed_during_a_task_harms_nobody(shared: Stage, worker: Work
     for browser in worker.browsers():
         browser.kill()
     assert done(shared.client.result(task_id, wait_s=30))["http_status"] == 200
-    assert 'swarm_browser_events_total{event="lost"} 1.0' in worker.metrics()
+    assert 'swarm_browser_events_total{cause="disconnect",event="lost"} 1.0' in worker.metrics()
 
 
 def test_the_instance_says_how_it_is(shared: Stage, worker: WorkerProcess) -> None:
@@ -288,7 +289,7 @@ def test_the_instance_says_how_it_is(shared: Stage, worker: WorkerProcess) -> No
     assert idle["boot_time_s"] > 0
     assert idle["pid"] == worker.process.pid
     metrics = worker.metrics()
-    assert 'swarm_tasks_total{outcome="success",task="browser.run"}' in metrics
+    assert 'swarm_tasks_total{code="",outcome="success",task="browser.run"}' in metrics
     assert "swarm_broker_up 1.0" in metrics
     assert "swarm_worker_capacity 1.0" in metrics
 

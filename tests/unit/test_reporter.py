@@ -204,7 +204,7 @@ def test_outcomes_are_counted_and_a_retry_is_neither(tmp_path: Path) -> None:
         desk.telemetry.task_ended("browser.run", outcome, 1.0)
     document = desk.look()
     assert (document["done"], document["failed"]) == (2, 1)
-    labels = {"task": "browser.run", "outcome": "retry"}
+    labels = {"task": "browser.run", "outcome": "retry", "code": ""}
     assert desk.metrics.registry.get_sample_value("swarm_tasks_total", labels) == 1
 
 
@@ -215,6 +215,34 @@ def test_the_service_time_follows_slowly(tmp_path: Path) -> None:
     assert desk.look()["service_time_s"] == 2.0
     desk.telemetry.task_ended("browser.run", "success", 4.0)
     assert desk.look()["service_time_s"] == 2.2
+
+
+def test_an_end_whose_length_nobody_knows_leaves_the_service_time(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    desk.telemetry.task_ended("browser.run", "success", 2.0)
+    desk.telemetry.task_ended("browser.run", "failure", 0.0, "TIME_LIMIT")
+    document = desk.look()
+    assert (document["service_time_s"], document["failed"]) == (2.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("event", "after"),
+    [
+        ("launched", "up"),
+        ("lost", "down"),
+        ("killed", "down"),
+        ("retired", "up"),
+        ("page-crashed", "up"),
+    ],
+)
+def test_only_its_own_end_leaves_a_process_without_browser(
+    tmp_path: Path, event: str, after: str
+) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    desk.telemetry.browser_event(event, "memory")
+    assert desk.look()["browser"] == after
 
 
 def test_leaving_is_told_once(tmp_path: Path) -> None:

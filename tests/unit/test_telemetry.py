@@ -17,14 +17,28 @@ def received(telemetry: Telemetry, *, timeout_s: float = 0) -> list[Message]:
 def test_messages_arrive_in_order() -> None:
     telemetry = Telemetry()
     telemetry.process_ready()
-    telemetry.browser_event("launched")
-    telemetry.task_ended("browser.run", "success", 1.5)
+    telemetry.browser_event("retired", "age")
+    telemetry.contexts(1)
+    telemetry.task_ended("browser.run", "failure", 1.5, "DNS", 0.25)
+    telemetry.job_ended({"queue": 0.25, "total": 1.5}, 700, 80)
+    telemetry.contexts(0)
     telemetry.process_failed("no such file")
     pid = os.getpid()
     assert received(telemetry) == [
         Message("process-ready", pid),
-        Message("browser", pid, label="launched"),
-        Message("task", pid, label="success", task="browser.run", seconds=1.5),
+        Message("browser", pid, label="retired", cause="age"),
+        Message("contexts", pid, count=1),
+        Message(
+            "task",
+            pid,
+            label="failure",
+            cause="DNS",
+            task="browser.run",
+            seconds=1.5,
+            stages={"queue": 0.25},
+        ),
+        Message("job", pid, stages={"total": 1.5}, count=700, artifact_bytes=80),
+        Message("contexts", pid, count=0),
         Message("process-failed", pid, label="no such file"),
     ]
 

@@ -78,13 +78,20 @@ local function task_id_of(message)
   return string.match(message, '"id":%s*"([^"]+)"') or ''
 end
 
+-- When a message began to wait, by the broker's own clock: others differ from each other.
+local function stamped(message, at)
+  local bare = string.gsub(message, '"waits_since": %d+, ', '', 1)
+  local stamp = string.format('"waits_since": %.0f, "delivery_tag":', at)
+  return (string.gsub(bare, '"delivery_tag":', stamp, 1))
+end
+
 -- due: epoch milliseconds, or '' for now.
 local function enqueue(key, message, due)
-  local queue = queue_of(key)
-  if due ~= '' and tonumber(due) > now_ms() then
-    redis.call('ZADD', SCHEDULE .. key, due, key .. '\n' .. message)
+  local queue, now = queue_of(key), now_ms()
+  if due ~= '' and tonumber(due) > now then
+    redis.call('ZADD', SCHEDULE .. key, due, key .. '\n' .. stamped(message, tonumber(due)))
   else
-    redis.call('LPUSH', key, message)
+    redis.call('LPUSH', key, stamped(message, now))
   end
   ring(queue)
 end

@@ -2,8 +2,7 @@
 -- own list.
 -- ARGV: holder, most messages to take, '1' if the holder watches the schedule or has just taken a
 --       ring, its queues joined by commas, then list keys in the order in which they are emptied
--- Returns {more, next due or -1, now (0 where nothing is due), key, message, revoked, key, ...};
---         times are in epoch ms.
+-- Returns {more, next due or -1, now, key, message, revoked, key, ...}; times are in epoch ms.
 
 local holder, most, watches, joined = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local held = 'swarm:held:' .. holder
@@ -80,7 +79,7 @@ for queue in string.gmatch(joined, '[^,]+') do
     ring(queue)
   end
 end
-local reply = {more, due or -1, due and now or 0}
+local reply = {more, due or -1, now}
 for _, item in ipairs(taken) do
   reply[#reply + 1] = item
 end
