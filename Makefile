@@ -34,6 +34,9 @@ PACKAGES := ca-certificates chromium-headless-shell conmon debian-archive-keyrin
 # The libraries that it needs come with git and Python.
 NGINX := .cache/nginx/usr/sbin/nginx
 
+# What we are measured against needs versions of its own.
+CRAWLEE := .cache/crawlee/.installed
+
 ##@ Start here
 .PHONY: help
 help: ## List the entry points
@@ -98,7 +101,7 @@ contract: setup ## The same tests over fakes and over the real adapters
 	@$(BIN)/pytest tests/contract -m "not lab" $(PYTEST_ARGS)
 
 .PHONY: integration
-integration: setup ## Real Redis, Flower, Celery worker and Chromium on loopback
+integration: setup $(CRAWLEE) ## Real Redis, Flower, Celery worker and Chromium on loopback
 	@$(BIN)/pytest tests/integration -m "not lab" $(PYTEST_ARGS)
 
 .PHONY: upstream
@@ -134,6 +137,18 @@ bench-commands: setup ## Commands on Redis at rest and for a task, against stock
 bench-dispatch: setup ## Tasks a second and time to a task's start, against stock Celery; takes long
 	@$(BIN)/python -m bench.dispatch $(BENCH_ARGS)
 
+.PHONY: bench-throughput
+bench-throughput: setup $(CRAWLEE) ## Pages a second by pool mode, against a raw loop, stock Celery and Crawlee
+	@$(BIN)/python -m bench.throughput $(BENCH_ARGS)
+
+.PHONY: bench-density
+bench-density: setup ## Memory of a task beside others, against a raw loop and stock Celery
+	@$(BIN)/python -m bench.density $(BENCH_ARGS)
+
+.PHONY: bench-soak
+bench-soak: setup ## 3,000 pages on one instance: failures, what is left behind, memory
+	@$(BIN)/python -m bench.soak $(BENCH_ARGS)
+
 .PHONY: bench-appendfsync
 bench-appendfsync: setup ## What it costs to have each task on disk at once; BENCH_ARGS=--directory=PLACE
 	@$(BIN)/python -m bench.appendfsync $(BENCH_ARGS)
@@ -154,6 +169,8 @@ lock: setup ## Resolve the Python packages anew into requirements/*.txt
 	  --upgrade pyproject.toml -o requirements/runtime.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --upgrade --group dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --upgrade requirements/crawlee.in -o requirements/crawlee.txt
 
 .PHONY: clean
 clean: ## Remove .venv and the tools' caches
@@ -177,6 +194,12 @@ $(NGINX):
 	@rm -rf .cache/nginx && mkdir -p .cache/nginx
 	@apt-get update -qq
 	@cd .cache/nginx && apt-get download -qq -o APT::Sandbox::User=root nginx && dpkg-deb -x nginx_*.deb .
+	@touch $@
+
+$(CRAWLEE): requirements/crawlee.txt
+	@echo "installing Crawlee into .cache"
+	@$(PYTHON) -m venv --clear .cache/crawlee
+	@.cache/crawlee/bin/python -m pip install -q --require-hashes -r requirements/crawlee.txt
 	@touch $@
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml

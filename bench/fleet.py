@@ -115,7 +115,7 @@ class Fleet:
             "CELERY_LOGLEVEL": "warning",
         }
         words = [sys.executable, "-m", "bench.instance", "--events", events]
-        with _told_ready(words, environ, self.directory / f"instance-{number}") as process:
+        with told_ready(words, environ, self.directory / f"instance-{number}") as process:
             yield process
 
     @contextmanager
@@ -140,7 +140,7 @@ class Fleet:
             systemctl.add(f"celery-{POOL}@{number}.service", main_pid=instance.pid)
         environ = {**self.environ(redis_url), "PATH": systemctl.environ["PATH"]}
         words = [sys.executable, "-m", "bench.scaler", str(self.status_directory)]
-        with _told_ready(words, environ, self.directory / "scaler") as process:
+        with told_ready(words, environ, self.directory / "scaler") as process:
             yield process
         # It was to look on, not to act: otherwise its figures are those of another situation.
         if acts := [call for call in systemctl.calls if " show " not in call]:
@@ -160,11 +160,15 @@ class Fleet:
 
 @contextmanager
 def stock_worker(
-    redis_url: str, log: Path, *words: str, app: Literal["defaults", "careful"] = "defaults"
+    redis_url: str,
+    log: Path,
+    *words: str,
+    app: Literal["defaults", "careful", "browsing"] = "defaults",
+    concurrency: int = 1,
 ) -> Iterator[Process]:
-    """`celery worker` with one process; it may not be ready yet."""
+    """`celery worker`; it may not be ready yet."""
     command = [sys.executable, "-m", "celery", "-A", f"bench.stock:{app}", "worker"]
-    command += ["--concurrency=1", f"--hostname={app}@{HOST}", *words]
+    command += [f"--concurrency={concurrency}", f"--hostname={app}@{HOST}", *words]
     with started(command, stock_environ(redis_url), log) as process:
         yield process
 
@@ -231,7 +235,8 @@ def end(process: Process) -> None:
 
 
 @contextmanager
-def _told_ready(words: Sequence[str], environ: Mapping[str, str], home: Path) -> Iterator[Process]:
+def told_ready(words: Sequence[str], environ: Mapping[str, str], home: Path) -> Iterator[Process]:
+    """A service of ours that has said READY=1, as systemd would wait for it."""
     home.mkdir(exist_ok=True)
     (home / "notify").unlink(missing_ok=True)
     notify = NotifySocket(home)

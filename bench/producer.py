@@ -33,14 +33,19 @@ class Producer:
         """Ours only: analysis tasks through `swarm.client`, one after the other."""
         self._ask("pages", count)
 
-    def submit(self, task: str, count: int, *arguments: float) -> None:
+    def submit(self, task: str, count: int, *arguments: Any) -> None:
         """Submit without waiting."""
         self._ask("submit", task, count, *arguments)
 
-    def wait(self) -> list[float]:
+    def wait(self) -> list[Any]:
         """What all that was submitted has returned."""
-        values: list[float] = self._ask("wait")
+        values: list[Any] = self._ask("wait")
         return values
+
+    def failures(self) -> list[str]:
+        """What all that was submitted and failed has failed with."""
+        reasons: list[str] = self._ask("failures")
+        return reasons
 
     def _ask(self, verb: str, *arguments: Any) -> Any:
         if self._process.stdin is None or self._process.stdout is None:
@@ -73,6 +78,8 @@ class _Submitter:
     def __init__(self, module: Any, app: Any) -> None:
         self._module = module
         self._app = app
+        # A worker does this when it starts; a producer needs the tasks by name only here.
+        app.loader.import_default_modules()
         self._handles: list[Any] = []
 
     def singles(self, count: int) -> list[float]:
@@ -88,8 +95,14 @@ class _Submitter:
         for _ in range(count):
             self._module.analyse_a_page(TIMEOUT_S)
 
-    def submit(self, task: str, count: int, *arguments: float) -> None:
+    def submit(self, task: str, count: int, *arguments: Any) -> None:
         self._handles += [self._app.tasks[task].delay(*arguments) for _ in range(count)]
+
+    def failures(self) -> list[str]:
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            handle.get(timeout=TIMEOUT_S, propagate=False)
+        return [str(handle.result) for handle in handles if handle.failed()]
 
     def wait(self) -> list[float]:
         handles, self._handles = self._handles, []

@@ -11,6 +11,9 @@ from typing import Any
 
 from celery import Celery
 
+from bench.page import CHROMIUM, ELEMENTS
+from bench.unprivileged import can_sandbox
+
 
 def clock() -> float:
     """When the body ran: CLOCK_MONOTONIC is one clock for all processes of a machine."""
@@ -23,12 +26,35 @@ def nap(seconds: float) -> float:
     return time.monotonic()
 
 
+def picture(url: str, path: str, arguments: list[str]) -> float:
+    """Open, count, picture, with a browser for this task alone, as most do it.
+
+    Raises:
+        RuntimeError: it is another page.
+    """
+    # Only who draws needs it.
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, chromium_sandbox=can_sandbox(), args=arguments
+        )
+        page = browser.new_page()
+        page.goto(url)
+        if page.locator("li").count() != ELEMENTS:
+            raise RuntimeError(f"{url} has not {ELEMENTS} elements")
+        page.screenshot(path=path)
+        browser.close()
+    return time.monotonic()
+
+
 def make_app(name: str, **configuration: Any) -> Celery:
-    """An app with both tasks."""
+    """An app with all the tasks."""
     app = Celery(name, set_as_current=False)
     app.conf.update(broker_connection_retry_on_startup=True, **configuration)
     app.task(name="analysis.clock")(clock)
     app.task(name="analysis.nap")(nap)
+    app.task(name="browser.picture")(picture)
     return app
 
 
@@ -36,3 +62,5 @@ def make_app(name: str, **configuration: Any) -> Celery:
 defaults = make_app("stock")
 #: As careful as stock can be: what our instances promise at the least.
 careful = make_app("careful", task_acks_late=True, worker_prefetch_multiplier=1)
+#: As most use it for pages: each task starts a browser.
+browsing = make_app("browsing")

@@ -20,7 +20,8 @@ from swarm.settings import BrowserSettings
 
 RetirementCause = Literal["uses", "age", "memory"]
 
-_ARGUMENTS = (
+#: Of every browser.
+ARGUMENTS = (
     # Services that phone home; on a closed network each is a refused connection at every start.
     "--disable-background-networking",
     "--disable-component-update",
@@ -77,7 +78,7 @@ class Chromium:
             executable_path=str(settings.executable),
             headless=not headed,
             chromium_sandbox=settings.sandbox,
-            args=list(_ARGUMENTS),
+            args=list(ARGUMENTS),
             env=dict(_environment(os.environ)),
             timeout=settings.launch_timeout_s * 1000,
             downloads_path=downloads,

@@ -1,0 +1,82 @@
+"""The benchmarks of browser work run and tell what they promise; no figure is judged here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.integration.stage import REPOSITORY
+from tests.loopback import REDIS
+from tests.programs import CHROMIUM, need
+
+
+def run(module: str, *words: str) -> dict[str, Any]:
+    """The object on its last line; root as it is, wherever the repository lies."""
+    need(REDIS, "redis-tools")
+    need(CHROMIUM, "chromium-headless-shell")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--as-root", *words],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def test_throughput_measures_everybody() -> None:
+    figures = run("bench.throughput", "--rounds=1", "--jobs=4", "--stock-jobs=2")
+    raw = figures["raw_jobs_per_s"]
+    # One round: its ratios are those of the figures.
+    for mode in ("prefork", "threads", "solo"):
+        measured = figures["modes"][mode]
+        assert measured["ratio_to_raw"] == pytest.approx(measured["jobs_per_s"] / raw, rel=0.05)
+        for other in ("stock_celery", "crawlee"):
+            ratio = measured["jobs_per_s"] / figures[f"{other}_jobs_per_s"]
+            assert measured[f"ratio_to_{other}"] == pytest.approx(ratio, rel=0.05)
+        assert measured["cpu_s_per_job"] > 0
+
+
+def test_density_counts_browsers_and_drivers() -> None:
+    figures = run("bench.density", "--at-once", "1", "2", "--waves=1")
+    assert set(figures["mb_per_task"]) == {"raw", "threads", "prefork", "stock"}
+    for by_count in figures["mb_per_task"].values():
+        assert set(by_count) == {"1", "2"}
+        # A driver and a browser alone take more.
+        assert by_count["1"] > 100
+    threads, prefork = (figures["mb_per_task"][mode]["2"] for mode in ("threads", "prefork"))
+    assert threads < prefork
+
+
+def test_a_soak_counts_tasks_and_what_is_left() -> None:
+    figures = run("bench.soak", "--tasks=120")
+    assert figures["tasks"] == 120
+    assert figures["failures"] == figures["orphans"] == figures["leftover_files"] == 0
+    assert figures["memory_first_quarter_mb"] > 100
+
+
+def test_nobody_is_told_when_he_cannot_read_the_repository(tmp_path: Any) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes somebody else")
+    program = (
+        "import argparse, pathlib, sys\n"
+        "from bench import unprivileged\n"
+        f"unprivileged._REPOSITORY = pathlib.Path({str(tmp_path / 'closed')!r})\n"
+        "unprivileged.leave_root(argparse.Namespace(as_root=False))\n"
+    )
+    (tmp_path / "closed" / "bench").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--as-root" in done.stderr
