@@ -175,10 +175,18 @@ class BrowserSettings(_Section):
 
 
 class WorkerSettings(_Section):
-    """Where an instance leaves word of itself."""
+    """Where an instance leaves word of itself, and when it takes no more work."""
 
     status_directory: Path = Field(default=Path("/run/swarm/instances"), strict=False)
     """Status files, one an instance, read by `swarm-unitctl list`."""
+    pause_above_memory: float = Field(default=0.9, gt=0, le=1)
+    """Share of the unit's memory limit (the lower of MemoryHigh and MemoryMax) above which an
+    instance takes no task, until it is a twentieth of the limit below that again. What the kernel
+    can drop, such as cached files, does not count."""
+    pause_above_pids: float = Field(default=0.9, gt=0, le=1)
+    """The same for processes and threads, as a share of the unit's TasksMax."""
+    cgroup: Path | None = Field(default=None, strict=False)
+    """Directory of the cgroup whose limits count; the instance's own when not given."""
 
 
 class Settings(_Section):

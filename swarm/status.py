@@ -55,6 +55,8 @@ class InstanceStatus:
     """Monotonic seconds."""
     queues: tuple[str, ...] | None = None
     """Queues it consumes; None for its pool's own."""
+    paused: str | None = None
+    """Why it takes no tasks for now: `memory 92 % of 1.5 GiB`; None while it does."""
     version: int = VERSION
 
     @classmethod
@@ -76,7 +78,11 @@ class InstanceStatus:
         """
         target = directory / f"{self.pool}-{self.number}.json"
         scratch = target.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        document = asdict(self)
+        if self.paused is None:
+            # A scaler of an earlier release knows no such field.
+            del document["paused"]
+        scratch.write_text(json.dumps(document), encoding="utf-8")
         # The scaler's user reads it through swarm-unitctl, whatever the unit's umask.
         scratch.chmod(0o644)
         scratch.replace(target)
@@ -90,7 +96,8 @@ class InstanceStatus:
             parts.append("browser down")
         away = "" if self.broker == "ok" else " away"
         phase = "" if self.phase == "running" else f"{self.phase}, "
-        return f"{self.pool}: {phase}{', '.join(parts)}, redis {broker_name}{away}"
+        paused = f"paused: {self.paused}, " if self.paused else ""
+        return f"{self.pool}: {phase}{paused}{', '.join(parts)}, redis {broker_name}{away}"
 
 
 _ADAPTER = TypeAdapter(InstanceStatus)

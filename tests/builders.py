@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from swarm.scaler.model import HostReport, Instance, InstanceState, Observation, Unknown
@@ -102,3 +103,28 @@ def make_status(**fields: Any) -> InstanceStatus:
         written_at=99.0,
     )
     return replace(status, **fields)
+
+
+def make_cgroup(
+    directory: Path,
+    *,
+    memory: int = 0,
+    pids: int = 0,
+    stat: str = "",
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """A cgroup of a unit with MemoryHigh=1.5G, MemoryMax=2G, TasksMax=100."""
+    directory.mkdir(exist_ok=True)
+    contents = {
+        "cgroup.procs": "",
+        "memory.current": f"{memory}\n",
+        "memory.high": f"{3 * 2**29}\n",
+        "memory.max": f"{2**31}\n",
+        "memory.stat": stat,
+        "pids.current": f"{pids}\n",
+        "pids.max": "100\n",
+        **(files or {}),
+    }
+    for name, text in contents.items():
+        (directory / name).write_text(text, encoding="ascii")
+    return directory

@@ -64,8 +64,10 @@ class Browsers:
         uses_before_retirement: int | None = None,
         headed: bool = False,
         on_contexts: OnContexts = lambda _count: None,
+        is_pressed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
+        self._is_pressed = is_pressed
         self._on_contexts = on_contexts
         self._contexts = 0
         self._directory = Path()
@@ -236,6 +238,9 @@ class Browsers:
                 continue
             if warm.age_s >= self._settings.age_before_retirement_s:
                 self._replace(warm, "age")
+            if self._is_pressed() and warm.uses > 0 and warm.open_contexts == 0:
+                # Nothing else would free what it holds while no task comes.
+                self._replace(warm, "pressure")
             if looks % _LOOKS_A_PROBE == 0 or failed:
                 failed = 0 if await _answers(warm.probe(), _PROBE_S) else failed + 1
             if failed >= _FAILED_PROBES and warm is self._warm and warm.connected:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,7 +67,8 @@ class Engine:
     """Runs browser jobs on one warm browser.
 
     `on_event` is called with every launch, loss, retirement and kill, and its cause; `on_contexts`
-    with how many contexts are open, whenever that changes.
+    with how many contexts are open, whenever that changes. While `is_pressed` an idle browser that
+    was used is replaced by a fresh one.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Engine:
         uses_before_retirement: int | None = None,
         headed: bool = False,
         on_contexts: OnContexts = lambda _count: None,
+        is_pressed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._deployment = deployment
         self._loop = asyncio.new_event_loop()
@@ -91,6 +93,7 @@ class Engine:
             uses_before_retirement=uses_before_retirement,
             headed=headed,
             on_contexts=on_contexts,
+            is_pressed=is_pressed,
         )
 
     def start(self) -> None:

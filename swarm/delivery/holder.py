@@ -78,6 +78,8 @@ class Holder:
         #: Tags of the messages that are being worked on; of tasks, Celery's worker knows.
         self.running: Callable[[], set[str]] = lambda: set(self.delivered) - self.dirty
         self.pending_ends = PendingEnds()
+        #: Nothing is taken meanwhile. Set by any thread.
+        self.is_paused = False
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
         #: Called with a task's name when the pool process that ran it died.

@@ -147,7 +147,8 @@ class Channel(kombu_redis.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
+        # kombu's own stop (`can_consume`) would leave a ring unread that is meant for others too.
+        if not queues or self.holder.is_paused:
             return
         connection = self.client.connection
         self._in_poll = connection
@@ -186,12 +187,19 @@ class Channel(kombu_redis.Channel):
 
     def _brpop_read(self, **options: Any) -> bool:
         connection = self.client.connection
+        if self.holder.is_paused and not self._in_poll:
+            # Nothing was asked: the broker closed the idle connection.
+            connection.disconnect()
+            raise Empty
         try:
             try:
                 reply = self.client.parse_response(connection, "EVALSHA", **options)
                 if not self._asked_for_messages:
                     self._has_ring = reply is not None
                     self._look = self._has_ring or self._is_look_due()
+                    if self.holder.is_paused and self._look:
+                        self._hand_over()
+                        raise Empty
                     if reply is None:
                         raise Empty
                     # At once: another turn of the loop would take longer than the reply does. It
@@ -210,6 +218,16 @@ class Channel(kombu_redis.Channel):
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+
+    def _hand_over(self) -> None:
+        """Leave to others what a ring or the schedule announced while this worker is paused.
+
+        Where there are none the bell stays rung; a worker looks by itself when it goes on.
+        """
+        with self.conn_or_acquire() as client:
+            for bell in map(keys.bell, self.active_queues):
+                if not client.exists(bell):
+                    client.lpush(bell, "1")
 
     def _is_look_due(self) -> bool:
         """After a wait in which no bell rang.

@@ -23,6 +23,7 @@ _RUNS = {
     InstanceState.STARTING,
     InstanceState.IDLE,
     InstanceState.BUSY,
+    InstanceState.PAUSED,
     InstanceState.UNREPORTED,
 }
 

@@ -23,6 +23,8 @@ class InstanceState(StrEnum):
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
+    PAUSED = "paused"
+    """It runs and takes no tasks, as its unit is near its limits; what it has, it does."""
     STOPPING = "stopping"
     FAILED = "failed"
     UNREPORTED = "unreported"
@@ -49,7 +51,7 @@ class Instance:
     service_time_s: float | None = None
     boot_time_s: float | None = None
     trouble: str | None = None
-    """Why its own word cannot be believed, when it is unreported."""
+    """Why its own word cannot be believed, when it is unreported; why it is paused."""
     waits: bool = False
     """By its own fresh word it is idle, connected and blocked on its queues: they are empty."""
     queues: tuple[str, ...] | None = None

@@ -35,6 +35,7 @@ _HOLDS_A_PLACE = {
     InstanceState.STARTING,
     InstanceState.IDLE,
     InstanceState.BUSY,
+    InstanceState.PAUSED,
     InstanceState.STOPPING,
     InstanceState.UNREPORTED,
 }

@@ -179,9 +179,10 @@ def _up(picture: _Picture, reason: str, wanted: int, cause: Cause) -> Decision:
     if desired > settled + max(_MINIMUM_STEP_UP, settled):
         desired = max(running, settled + max(_MINIMUM_STEP_UP, settled))
         limit = f"at most {_MINIMUM_STEP_UP} or double in {picture.scaler.scale_up_period_s:g} s"
-    # What stops still runs, and what cannot be seen may well be working: both count against the
-    # maximum.
-    held = picture.count(InstanceState.STOPPING) + picture.unreported + picture.unseen
+    # What stops or is paused still runs, and what cannot be seen may well be working: all of them
+    # count against the maximum.
+    no_use = picture.count(InstanceState.STOPPING) + picture.count(InstanceState.PAUSED)
+    held = no_use + picture.unreported + picture.unseen
     ceiling = pool.max_instances - held
     if desired >= ceiling < wanted:
         desired, limit = max(running, ceiling), f"max_instances {pool.max_instances}"

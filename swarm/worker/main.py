@@ -22,6 +22,7 @@ from swarm.environment import WorkerEnvironment, read_worker
 from swarm.sdnotify import Notifier
 from swarm.worker import process
 from swarm.worker.metrics import WorkerMetrics
+from swarm.worker.orders import Orders
 from swarm.worker.reporter import Reporter
 from swarm.worker.steps import SignalWakeup, broker_watch, leave_signals_to_parent
 from swarm.worker.task_watch import TaskWatch
@@ -60,18 +61,28 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     metrics = WorkerMetrics(celery_levels=2 if environment.celery_pool == "prefork" else 1)
     metrics.serve(environment.metrics_address, environment.metrics_port)
-    telemetry = Telemetry()
+    telemetry, orders = Telemetry(), Orders()
+
+    def pause(paused: bool) -> None:  # noqa: FBT001 - a callback's one value
+        """Take nothing from the queues; what was taken is done."""
+        worker_holder().is_paused = orders.is_pressed = paused
+
     reporter = Reporter(
-        environment, telemetry, notifier, metrics, on_failed_start=_stop_with_failure
+        environment,
+        telemetry,
+        notifier,
+        metrics,
+        on_failed_start=_stop_with_failure,
+        on_pause=pause,
     )
-    receivers = _connect_signals(environment, telemetry, reporter)
+    receivers = _connect_signals(environment, telemetry, orders, reporter)
     worker_holder().on_death = lambda task: telemetry.task_ended(task, "lost", 0.0)
     app.steps["consumer"].add(broker_watch(reporter.broker_connected))
     app.steps["consumer"].add(SignalWakeup)
     reporter.start()
     try:
         if environment.celery_pool != "prefork":
-            process.start(environment, telemetry)
+            process.start(environment, telemetry, orders)
             telemetry.process_ready()
         worker = _make_worker(environment)
         worker.start()
@@ -127,7 +138,7 @@ def _stop_with_failure() -> None:
 
 
 def _connect_signals(
-    environment: WorkerEnvironment, telemetry: Telemetry, reporter: Reporter
+    environment: WorkerEnvironment, telemetry: Telemetry, orders: Orders, reporter: Reporter
 ) -> list[Callable[..., None]]:
     """Celery keeps receivers weakly: whoever calls this must keep the list."""
 
@@ -137,7 +148,7 @@ def _connect_signals(
     def begin_process(**_: object) -> None:
         leave_signals_to_parent()
         try:
-            process.start(environment, telemetry)
+            process.start(environment, telemetry, orders)
         except EngineError as exc:
             # Celery swallows what a receiver raises, and would go on without a browser.
             telemetry.process_failed(str(exc))

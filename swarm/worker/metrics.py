@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from swarm.errors import ConfigError, Problem
 from swarm.status import InstanceStatus
+from swarm.worker.load import Load
 from swarm.worker.telemetry import Message
 from swarm.worker.tree import TreeCollector
 
@@ -52,6 +53,13 @@ class WorkerMetrics:
         self._reserved = self._gauge("swarm_tasks_reserved", "Tasks taken and not started.")
         self._capacity = self._gauge("swarm_worker_capacity", "Tasks that can run at a time.")
         self._broker_up = self._gauge("swarm_broker_up", "1 while connected to the broker.")
+        self._paused = self._gauge("swarm_worker_paused", "1 while it takes no tasks for its load.")
+        self._unit_share = Gauge(
+            "swarm_unit_limit_ratio",
+            "Share of the unit's limit that is used.",
+            ["resource"],
+            registry=self.registry,
+        )
         self._contexts_of: dict[int, int] = {}
 
     def count(self, message: Message) -> None:
@@ -81,6 +89,11 @@ class WorkerMetrics:
         # A process that was killed told nobody of its contexts' end.
         self._contexts_of = {pid: n for pid, n in self._contexts_of.items() if _lives(pid)}
         self._contexts.set(sum(self._contexts_of.values()))
+
+    def show_load(self, load: Load) -> None:
+        self._paused.set(load.is_paused)
+        for use in load.uses:
+            self._unit_share.labels(use.resource).set(use.share)
 
     def serve(self, address: str, port: int) -> None:
         """Answer scrapes on a daemon thread.

@@ -16,6 +16,7 @@ from swarm.browse.visit import Deployment
 from swarm.celery_app import DEADLINE_MARGIN_S
 from swarm.environment import WorkerEnvironment
 from swarm.errors import SwarmError
+from swarm.worker.orders import Orders
 from swarm.worker.telemetry import Telemetry
 
 
@@ -30,7 +31,7 @@ _work: _BrowserWork | None = None
 _host = ""
 
 
-def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
+def start(environment: WorkerEnvironment, telemetry: Telemetry, orders: Orders) -> None:
     """Start what this pool's tasks need, once in each process.
 
     Raises:
@@ -48,6 +49,7 @@ def start(environment: WorkerEnvironment, telemetry: Telemetry) -> None:
             Deployment(settings, store, environment.secrets),
             on_event=telemetry.browser_event,
             on_contexts=telemetry.contexts,
+            is_pressed=lambda: orders.is_pressed,
             # A pool child is replaced by Celery after as many tasks, and its browser with it.
             uses_before_retirement=(
                 None if environment.celery_pool == "prefork" else environment.max_tasks

@@ -19,6 +19,7 @@ from celery.worker import state as celery_state
 from swarm.environment import WorkerEnvironment
 from swarm.sdnotify import Notifier
 from swarm.status import InstancePhase, InstanceStatus
+from swarm.worker.load import Load, own_cgroup
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.telemetry import Message, Telemetry
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.25
 #: The status file is rewritten at least this often: its age is the proof that somebody lives.
 _HEARTBEAT_S = 5.0
+#: Seconds between two looks at the unit's limits.
+_LOAD_S = 1.0
 #: Weight of the newest task in the smoothed service time: half of it is forgotten in 7 tasks.
 _SERVICE_TIME_WEIGHT = 0.1
 #: What a process's browser is after an event.
@@ -34,7 +37,11 @@ _BROWSER_AFTER = {"launched": "up", "lost": "down", "killed": "down"}
 
 
 class Reporter:
-    """Owns the instance's status; `on_failed_start` is called when no process can work."""
+    """Owns the instance's status.
+
+    `on_failed_start` is called when no process can work, `on_pause` when the instance has no room
+    for more tasks, and when it has room again.
+    """
 
     def __init__(
         self,
@@ -44,12 +51,14 @@ class Reporter:
         metrics: WorkerMetrics,
         *,
         on_failed_start: Callable[[], None],
+        on_pause: Callable[[bool], None],
     ) -> None:
         self._environment = environment
         self._telemetry = telemetry
         self._notifier = notifier
         self._metrics = metrics
         self._on_failed_start = on_failed_start
+        self._on_pause = on_pause
         self._started_at = time.monotonic()
         # Set by Celery's threads; only the reporter's own thread touches the status.
         self._consuming = False
@@ -59,6 +68,13 @@ class Reporter:
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._processes_awaited = environment.processes
         self._write_failed = False
+        worker = environment.settings.worker
+        self._load = Load(
+            worker.cgroup or own_cgroup(),
+            memory_share=worker.pause_above_memory,
+            pids_share=worker.pause_above_pids,
+        )
+        self._looked_at_load = float("-inf")
         self._status = InstanceStatus(
             pool=environment.pool_name,
             number=environment.instance,
@@ -103,6 +119,7 @@ class Reporter:
         while not self._stop.is_set():
             self._telemetry.read(self._handle, timeout_s=_TICK_S)
             self._observe()
+            self._observe_load()
             status = self._status
             line = status.line(broker_name=self._environment.broker.name)
             if line != last_line:
@@ -138,6 +155,25 @@ class Reporter:
             boot_time_s = time.monotonic() - self._started_at
             self._status = replace(self._status, boot_time_s=round(boot_time_s, 3))
             self._enter("running")
+
+    def _observe_load(self) -> None:
+        """Take nothing more while the unit is near its limits; what runs goes on."""
+        now = time.monotonic()
+        if now - self._looked_at_load < _LOAD_S:
+            return
+        self._looked_at_load = now
+        was_paused, load = self._load.is_paused, self._load
+        load.look()
+        self._status = replace(self._status, paused=load.reason)
+        self._metrics.show_load(load)
+        if load.is_paused == was_paused:
+            return
+        self._on_pause(load.is_paused)
+        if load.is_paused:
+            log.warning("takes no more tasks for now", extra={"fields": {"reason": load.reason}})
+        else:
+            told = ", ".join(map(str, load.uses))
+            log.info("takes tasks again", extra={"fields": {"load": told}})
 
     def _enter(self, phase: InstancePhase) -> None:
         self._status = replace(self._status, phase=phase)

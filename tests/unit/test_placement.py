@@ -77,7 +77,7 @@ def test_the_lowest_free_number_is_taken_and_a_failed_one_is_free() -> None:
     assert starts == (Start("h1", "browser", 2), Start("h1", "browser", 3))
 
 
-@pytest.mark.parametrize("state", ["starting", "idle", "busy", "stopping", "unreported"])
+@pytest.mark.parametrize("state", ["starting", "idle", "busy", "paused", "stopping", "unreported"])
 def test_whatever_may_run_holds_a_place(state: str) -> None:
     full = fleet(make_instances(**{state: 4}), make_instances(**{state: 4}))
     result = made(decision(0, 1), full)
@@ -143,7 +143,9 @@ def test_no_more_are_stopped_than_decided() -> None:
     assert len(made(decision(4, 3), fleet(make_instances(idle=4))).actions) == 1
 
 
-@pytest.mark.parametrize("state", ["starting", "busy", "stopping", "failed", "unreported"])
+@pytest.mark.parametrize(
+    "state", ["starting", "busy", "paused", "stopping", "failed", "unreported"]
+)
 def test_only_idle_instances_are_stopped(state: str) -> None:
     assert made(decision(4, 0), fleet(make_instances(**{state: 4}))).actions == ()
 

@@ -133,6 +133,22 @@ def test_unseen_instances_count_against_the_maximum() -> None:
     assert (decision.desired, decision.limit) == (3, "max_instances 6")
 
 
+def test_a_paused_instance_is_no_capacity_and_has_its_place() -> None:
+    instances = (*make_instances(paused=1), make_instance(2, "idle"))
+    made, _ = turn(make_observation(4, instances))
+    assert (made.running, made.desired) == (1, 2), "another takes the work instead"
+    made, _ = turn(make_observation(50, instances), pool={"max_instances": 3})
+    assert (made.running, made.desired) == (1, 2), "with the paused one it is three"
+
+
+def test_a_paused_instance_is_neither_spare_nor_surplus() -> None:
+    paused = make_instance(1, "paused", active=1)
+    made, _ = turn(make_observation(0, (paused,)), pool={"spare": 1})
+    assert (made.running, made.desired) == (0, 1)
+    made, _ = turn(make_observation(0, (paused,)))
+    assert made.direction == "hold"
+
+
 def test_unseen_instances_of_other_pools_do_not_count() -> None:
     other = replace(make_instance(1, "busy"), pool="analysis")
     observation = make_observation(100, make_instances(busy=4), hosts={"h2": AWAY}, unseen=[other])

@@ -17,7 +17,7 @@ from swarm.environment import Autoscale, WorkerEnvironment
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.reporter import Reporter
 from swarm.worker.telemetry import Telemetry
-from tests.builders import BROWSER, make_settings
+from tests.builders import BROWSER, make_cgroup, make_settings
 
 
 class Notes:
@@ -46,9 +46,8 @@ class Desk:
     """A reporter whose thread does not run: `look` is one turn of it."""
 
     def __init__(self, directory: Path, **fields: Any) -> None:
-        settings = make_settings(
-            pools={"browser": BROWSER}, worker={"status_directory": str(directory)}
-        )
+        worker = {"status_directory": str(directory), **fields.pop("worker", {})}
+        settings = make_settings(pools={"browser": BROWSER}, worker=worker)
         environment = {
             "settings": settings,
             "broker": Broker("primary", "redis://h"),
@@ -71,12 +70,14 @@ class Desk:
         self.notes = Notes()
         self.metrics = WorkerMetrics()
         self.failed_starts = 0
+        self.pauses: list[bool] = []
         self.reporter = Reporter(
             WorkerEnvironment(**environment),
             self.telemetry,
             self.notes,  # type: ignore[arg-type]
             self.metrics,
             on_failed_start=self._failed,
+            on_pause=self.pauses.append,
         )
 
     def _failed(self) -> None:
@@ -243,6 +244,32 @@ def test_only_its_own_end_leaves_a_process_without_browser(
     desk.begin()
     desk.telemetry.browser_event(event, "memory")
     assert desk.look()["browser"] == after
+
+
+def test_a_unit_near_its_limit_takes_nothing_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("swarm.worker.reporter._LOAD_S", 0)
+    caplog.set_level("INFO")
+    cgroup = make_cgroup(tmp_path / "cgroup", pids=50)
+    desk = Desk(tmp_path, worker={"cgroup": str(cgroup)})
+    assert "paused" not in desk.begin()
+    (cgroup / "pids.current").write_text("95\n")
+    for _ in range(3):
+        assert desk.look()["paused"] == "pids 95 % of 100"
+    assert desk.pauses == [True]
+    assert desk.notes.told[-2] == (
+        "status",
+        "browser: paused: pids 95 % of 100, 0 busy of 1, 0 done, redis primary",
+    )
+    assert desk.metrics.registry.get_sample_value("swarm_worker_paused") == 1
+    share = {"resource": "pids"}
+    assert desk.metrics.registry.get_sample_value("swarm_unit_limit_ratio", share) == 0.95
+    (cgroup / "pids.current").write_text("60\n")
+    assert "paused" not in desk.look()
+    assert desk.pauses == [True, False]
+    told = [record.message for record in caplog.records if "tasks" in record.message]
+    assert told == ["takes no more tasks for now", "takes tasks again"]
 
 
 def test_leaving_is_told_once(tmp_path: Path) -> None:

@@ -22,6 +22,18 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     assert InstanceStatus.from_mapping(json.loads(path.read_bytes())) == status
 
 
+def test_only_a_paused_instance_says_so_and_older_scalers_understand_the_others(
+    tmp_path: Path,
+) -> None:
+    make_status().write(tmp_path)
+    [path] = tmp_path.iterdir()
+    assert "paused" not in json.loads(path.read_bytes())
+    status = make_status(paused="memory 92 % of 1.5 GiB")
+    status.write(tmp_path)
+    assert InstanceStatus.from_mapping(json.loads(path.read_bytes())) == status
+    assert "paused: memory 92 % of 1.5 GiB, " in status.line(broker_name="primary")
+
+
 def test_a_second_write_replaces_the_first(tmp_path: Path) -> None:
     make_status(done=1).write(tmp_path)
     make_status(done=2).write(tmp_path)
@@ -62,7 +74,7 @@ def test_a_wrong_field_is_refused(change: dict[str, Any]) -> None:
         InstanceStatus.from_mapping({**asdict(make_status()), **change})
 
 
-@pytest.mark.parametrize("field", sorted(asdict(make_status()).keys() - {"queues"}))
+@pytest.mark.parametrize("field", sorted(asdict(make_status()).keys() - {"queues", "paused"}))
 def test_a_missing_field_is_refused(field: str) -> None:
     document = asdict(make_status())
     del document[field]

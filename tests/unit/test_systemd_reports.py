@@ -54,6 +54,9 @@ def instance(*args: Any, **fields: Any) -> Instance:
         ("active", word(), "idle"),
         ("active", word(active=1, idle_since=None), "busy"),
         ("active", word(reserved=1, idle_since=None), "busy"),
+        ("active", word(paused="memory 92 % of 1.5 GiB"), "paused"),
+        ("active", word(paused="pids 95 % of 100", active=1, idle_since=None), "paused"),
+        ("deactivating", word(paused="pids 95 % of 100"), "stopping"),
         ("active", word(phase="starting"), "starting"),
         ("active", word(phase="stopping"), "stopping"),
         ("active", None, "unreported"),
@@ -192,3 +195,10 @@ def test_only_a_fresh_connected_idle_instance_waits(
 def test_the_queues_of_an_instance_are_those_it_names() -> None:
     assert instance(word()).queues is None
     assert instance(word(queues=("slow",))).queues == ("slow",)
+
+
+def test_a_paused_instance_says_why_and_nothing_of_its_queue() -> None:
+    found = instance(word(paused="memory 92 % of 1.5 GiB"))
+    assert found.trouble == "paused: memory 92 % of 1.5 GiB"
+    assert not found.waits
+    assert found.idle_for_s == 0

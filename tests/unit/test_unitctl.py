@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm import unitctl
+from swarm.status import InstanceStatus
 from swarm.unitctl import Command, RefusedError, SystemctlError, parse_command, parse_show
 from tests.builders import make_status
 from tests.stub_systemctl import StubSystemctl, show
@@ -165,7 +166,7 @@ def test_list_joins_units_and_their_own_word(systemctl: StubSystemctl, tmp_path:
     assert document["now"] > 0
     assert document["memory_available_mb"] > 0
     third, fourth = document["instances"]
-    assert third["status"] == asdict(status)
+    assert InstanceStatus.from_mapping(third["status"]) == status
     assert fourth["status"] is None
     [call] = systemctl.calls
     assert call.startswith("--no-ask-password show celery-*@*.service --property Id,")

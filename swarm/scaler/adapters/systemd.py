@@ -90,6 +90,7 @@ def _instance(
         idle_for_s = max(0.0, now - status.idle_since)
     return Instance(
         state=state,
+        trouble=f"paused: {status.paused}" if status.paused else None,
         idle_for_s=idle_for_s,
         active=status.active,
         reserved=status.reserved,
@@ -138,4 +139,6 @@ def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
         return InstanceState.STOPPING
     if status.phase == "starting":
         return InstanceState.STARTING
+    if status.paused is not None:
+        return InstanceState.PAUSED
     return InstanceState.BUSY if status.active or status.reserved else InstanceState.IDLE
