@@ -16,6 +16,7 @@ import click
 import swarm
 from swarm.artifact_cli import artifact
 from swarm.browse_cli import run, schema
+from swarm.cancel_cli import cancel
 from swarm.config import config_path, load_settings
 from swarm.dead_cli import dead
 from swarm.errors import ConfigError, SwarmError
@@ -30,7 +31,7 @@ def cli() -> None:
     """A browser-automation swarm on bare VMs."""
 
 
-for command in (artifact, dead, run, schema, status):
+for command in (artifact, cancel, dead, run, schema, status):
     cli.add_command(command)
 
 

@@ -103,6 +103,17 @@ class Client:
             raise BrokerAwayError(message) from exc
         return str(sent.id)
 
+    def revoke(self, task_id: str) -> None:
+        """Keep the task from being started, now and later; one that runs goes on.
+
+        Raises:
+            BrokerAwayError: the broker could not be reached.
+        """
+        try:
+            self._app.control.revoke(task_id)
+        except _AWAY as exc:
+            raise BrokerAwayError(f"the broker did not answer: {exc}") from exc
+
     def result(self, task_id: str, *, wait_s: float = 0.0) -> TaskResult:
         """The task's result, waiting for it up to `wait_s` seconds.
 

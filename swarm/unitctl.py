@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 PROTOCOL_VERSION = 1
 STATUS_DIRECTORY = Path("/run/swarm/instances")
+CONTROL_DIRECTORY = Path("/run/swarm/control")
 
 _SYSTEMCTL_TIMEOUT_S = 30
 _PROPERTIES = (
@@ -34,17 +36,22 @@ _PROPERTIES = (
 _UNIT = re.compile(r"celery-(?P<pool>[a-z][a-z0-9-]{0,31})@(?P<number>[1-9][0-9]?)\.service")
 _POOL = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _NUMBER = re.compile(r"[1-9][0-9]?")
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+_SOCKET = re.compile(r"(?P<pool>[a-z][a-z0-9-]{0,31})-(?P<number>[1-9][0-9]?)\.sock")
+#: Seconds for all instances of the host to answer. One looks for a task for up to five.
+_ANSWER_S = 7.0
 
-Verb = Literal["list", "start", "stop"]
+Verb = Literal["list", "start", "stop", "cancel"]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A parsed request; `pool` and `number` are None for `list`."""
+    """A parsed request; `pool` and `number` are of `start` and `stop`, `task_id` of `cancel`."""
 
     verb: Verb
     pool: str | None = None
     number: int | None = None
+    task_id: str = ""
 
     @property
     def unit(self) -> str:
@@ -63,7 +70,7 @@ def parse_command(words: Sequence[str]) -> Command:
     """`["start", "browser", "3"]` -> Command("start", "browser", 3).
 
     Raises:
-        RefusedError: for anything else than the three verbs in their exact form.
+        RefusedError: for anything else than the four verbs in their exact form.
     """
     match list(words):
         case ["list"]:
@@ -72,9 +79,11 @@ def parse_command(words: Sequence[str]) -> Command:
             pool
         ) and _NUMBER.fullmatch(number):
             return Command("start" if verb == "start" else "stop", pool, int(number))
+        case ["cancel", task_id] if _TASK_ID.fullmatch(task_id):
+            return Command("cancel", task_id=task_id)
     raise RefusedError(
         f"refused: {' '.join(words)[:120]!r}; expected: list | start POOL N | stop POOL N "
-        "with N from 1 to 99"
+        "| cancel TASK_ID with N from 1 to 99"
     )
 
 
@@ -173,6 +182,53 @@ def _systemctl(*arguments: str) -> str:
     return done.stdout
 
 
+def cancel(task_id: str, control_directory: Path = CONTROL_DIRECTORY) -> dict[str, Any]:
+    """Ask every instance here to give the task up, all at once; what each of them answered."""
+    request = {"version": PROTOCOL_VERSION, "id": task_id, "verb": "cancel", "task_id": task_id}
+    line = json.dumps(request).encode() + b"\n"
+    asked: list[tuple[dict[str, Any], socket.socket | str]] = []
+    for path in sorted(control_directory.glob("*.sock")):
+        if (name := _SOCKET.fullmatch(path.name)) is not None:
+            instance = {"pool": name["pool"], "number": int(name["number"])}
+            if (asked_of := _ask(path, line)) is not None:
+                asked.append((instance, asked_of))
+    deadline = time.monotonic() + _ANSWER_S
+    instances = [{**instance, **_read_answer(asked_of, deadline)} for instance, asked_of in asked]
+    return {"version": PROTOCOL_VERSION, "instances": instances}
+
+
+def _ask(path: Path, line: bytes) -> socket.socket | str | None:
+    """The connection on which an answer will come, or why none will; None without an instance."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(1.0)
+        connection.connect(str(path))
+        connection.sendall(line)
+    except (ConnectionRefusedError, FileNotFoundError):
+        # Its instance was killed, or has just ended: it has nothing any more.
+        connection.close()
+        return None
+    except OSError as exc:
+        connection.close()
+        return exc.strerror or str(exc)
+    return connection
+
+
+def _read_answer(connection: socket.socket | str, deadline: float) -> dict[str, Any]:
+    if isinstance(connection, str):
+        return {"error": connection}
+    with connection:
+        connection.settimeout(max(0.1, deadline - time.monotonic()))
+        try:
+            with connection.makefile("rb") as lines:
+                answer = json.loads(lines.readline(65_536))
+            return {"outcome": answer["outcome"]} if answer["ok"] else {"error": answer["error"]}
+        except TimeoutError:
+            return {"error": f"no answer in {_ANSWER_S:g} s"}
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            return {"error": f"no answer that is understood: {exc}"}
+
+
 def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
     """Do it and return what to print.
 
@@ -181,6 +237,8 @@ def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
     """
     if command.verb == "list":
         return json.dumps(list_instances(status_directory))
+    if command.verb == "cancel":
+        return json.dumps(cancel(command.task_id))
     # Stopping waits for the running task and starting for the browser; whoever asked reads the
     # outcome from the next list instead of holding a connection open.
     if command.verb == "start" and _is_failed(command.unit):

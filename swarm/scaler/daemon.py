@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from swarm import logs
 from swarm.brokers import Broker
@@ -24,12 +23,11 @@ from swarm.delivery.survey import Rhythm
 from swarm.environment import read_broker, read_credential, read_metrics_address, read_settings
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.adapters.broker import RedisView
-from swarm.scaler.adapters.commands import LocalRunner, SshRunner, local_unitctl
+from swarm.scaler.adapters.commands import make_runner
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.systemd import SystemdUnits
 from swarm.scaler.model import Outcome
-from swarm.scaler.ports import CommandRunner
 from swarm.scaler.reconcile import Reconciler
 from swarm.scaler.story import Narrator, snapshot, status_line
 from swarm.sdnotify import Notifier
@@ -96,8 +94,8 @@ class Daemon:
                 )
             )
             units = {}
-            for name in self._settings.hosts:
-                runner = self._runner(name)
+            for name, host in self._settings.hosts.items():
+                runner = make_runner(host, scaler, self._environ)
                 stack.push_async_callback(runner.close)
                 units[name] = SystemdUnits(name, runner, report_max_age_s=scaler.report_max_age_s)
             await self._loop(Reconciler(self._settings, queues, view, units))
@@ -148,31 +146,3 @@ class Daemon:
             self._snapshot_failed = True
         else:
             self._snapshot_failed = False
-
-    def _runner(self, name: str) -> CommandRunner:
-        host = self._settings.hosts[name]
-        scaler = self._settings.scaler
-        if host.is_local:
-            return LocalRunner(local_unitctl(), timeout_s=scaler.command_timeout_s)
-        return SshRunner(
-            host,
-            key=self._ssh_key(),
-            known_hosts=scaler.known_hosts,
-            timeout_s=scaler.command_timeout_s,
-        )
-
-    def _ssh_key(self) -> Path:
-        """Systemd's credential, else the path in config.yaml.
-
-        Raises:
-            ConfigError: neither file can be read.
-        """
-        directory = self._environ.get("CREDENTIALS_DIRECTORY")
-        candidates = [Path(directory) / "ssh-key"] if directory else []
-        candidates.append(self._settings.scaler.ssh_key)
-        for candidate in candidates:
-            if os.access(candidate, os.R_OK):
-                return candidate
-        raise ConfigError(
-            [Problem("scaler.ssh_key", str(candidates[-1]), "a private key that can be read")]
-        )

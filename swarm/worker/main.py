@@ -21,8 +21,10 @@ from swarm.delivery.release import release
 from swarm.environment import WorkerEnvironment, read_worker
 from swarm.sdnotify import Notifier
 from swarm.worker import process
+from swarm.worker.cancelling import Canceller, listen_in_child
+from swarm.worker.control import ControlServer
 from swarm.worker.metrics import WorkerMetrics
-from swarm.worker.orders import Orders
+from swarm.worker.orders import LONGEST_ID, Orders
 from swarm.worker.reporter import Reporter
 from swarm.worker.steps import SignalWakeup, broker_watch, leave_signals_to_parent
 from swarm.worker.task_watch import TaskWatch
@@ -75,11 +77,13 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         on_failed_start=_stop_with_failure,
         on_pause=pause,
     )
-    receivers = _connect_signals(environment, telemetry, orders, reporter)
+    control = _make_control(environment, orders)
+    receivers = _connect_signals(environment, telemetry, orders, reporter, control)
     worker_holder().on_death = lambda task: telemetry.task_ended(task, "lost", 0.0)
     app.steps["consumer"].add(broker_watch(reporter.broker_connected))
     app.steps["consumer"].add(SignalWakeup)
     reporter.start()
+    control.start()
     try:
         if environment.celery_pool != "prefork":
             process.start(environment, telemetry, orders)
@@ -91,10 +95,29 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         log.error("cannot work without a browser: %s", exc)  # noqa: TRY400
         return EXIT_FAILURE
     finally:
+        control.stop()
         process.stop()
         _give_back(environment.broker)
         reporter.stop()
         receivers.clear()
+
+
+def _make_control(environment: WorkerEnvironment, orders: Orders) -> ControlServer:
+    canceller = Canceller(
+        orders,
+        prefork=environment.celery_pool == "prefork",
+        has_browsers=environment.pool.task_type == "browser",
+    )
+
+    def cancel(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        task_id = request.get("task_id")
+        if not isinstance(task_id, str) or not 0 < len(task_id.encode()) <= LONGEST_ID:
+            raise ValueError(f"task_id: got {task_id!r:.100}, expected a task's id")
+        return {"outcome": canceller.cancel(task_id)}
+
+    name = f"{environment.pool_name}-{environment.instance}.sock"
+    directory = environment.settings.worker.control_directory
+    return ControlServer(directory / name, {"cancel": cancel})
 
 
 def _make_worker(environment: WorkerEnvironment) -> Any:
@@ -138,7 +161,11 @@ def _stop_with_failure() -> None:
 
 
 def _connect_signals(
-    environment: WorkerEnvironment, telemetry: Telemetry, orders: Orders, reporter: Reporter
+    environment: WorkerEnvironment,
+    telemetry: Telemetry,
+    orders: Orders,
+    reporter: Reporter,
+    control: ControlServer,
 ) -> list[Callable[..., None]]:
     """Celery keeps receivers weakly: whoever calls this must keep the list."""
 
@@ -147,6 +174,8 @@ def _connect_signals(
 
     def begin_process(**_: object) -> None:
         leave_signals_to_parent()
+        control.close_inherited()
+        listen_in_child(orders)
         try:
             process.start(environment, telemetry, orders)
         except EngineError as exc:

@@ -36,7 +36,6 @@ NEVER = [
     "COPY browser mine",
     "DUMP browser",
     "SORT browser",
-    "LRANGE browser 0 -1",
     "LREM browser 1 m1",
     "LTRIM browser 1 0",
     "DEL browser",
@@ -87,6 +86,7 @@ PRODUCER = Rights(
         "EVAL return(1) 0",
     ],
     may_not=[
+        "LRANGE browser 0 -1",
         "BLPOP swarm:bell:browser 1",
         "BRPOP browser 1",
         "LPOP browser",
@@ -155,6 +155,7 @@ WORKER = Rights(
         "SADD _kombu.binding_permanent.browser b",
     ],
     may_not=[
+        "LRANGE browser 0 -1",
         "HGETALL swarm:dead",
         "HDEL swarm:dead t",
         "HGET swarm:dead t",
@@ -187,6 +188,7 @@ FLOWER = Rights(
         "DEL _kombu.binding.celeryev",
     ],
     may_not=[
+        "LRANGE browser 0 -1",
         "LINDEX browser 0",
         "LPUSH browser m",
         "RPOP browser",
@@ -215,6 +217,7 @@ SCALER = Rights(
         "LREM swarm:held:h -1 m1",
         "RPUSH browser m",
         f"EXISTS browser {URGENT} browser\x06\x161 browser\x06\x169",
+        "LRANGE browser 0 -1",
         "LLEN browser",
         "LPUSH swarm:bell:browser 1",
         "BLMOVE swarm:bell:browser swarm:bell:browser LEFT RIGHT 1",
@@ -268,6 +271,7 @@ EXPORTER = Rights(
         "CLIENT SETNAME redis_exporter",
     ],
     may_not=[
+        "LRANGE browser 0 -1",
         "LLEN browser",
         "GET celery-task-meta-i",
         "TYPE browser",

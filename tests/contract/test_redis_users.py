@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.retry import Retry
 
+from swarm.delivery.find import waits
 from tests.contract.redis_keys import KEYS, RESULT, URGENT
 from tests.contract.redis_rights import NEVER, RIGHTS
 from tests.role_redis import QUEUES, USERS, RoleRedis, password_of
@@ -122,3 +123,8 @@ def test_queues_of_no_pool_are_nobody_s(redis: RoleRedis) -> None:
     for user in ("producer", "worker", "scaler"):
         assert refusal(redis, user, "LPUSH celery m")
         assert not any(refusal(redis, user, f"LPUSH {queue} m") for queue in QUEUES)
+
+
+def test_a_task_is_found_by_the_scalers_user(redis: RoleRedis) -> None:
+    with redis.connect("scaler") as client:
+        assert not waits(client, "absent", QUEUES)

@@ -138,7 +138,7 @@ class Stage:
 
 
 def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
-    for name in ("instances", "artifacts"):
+    for name in ("instances", "artifacts", "control"):
         (directory / name).mkdir()
     config = directory / "config.yaml"
     document = {
@@ -162,7 +162,10 @@ def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
             "executable": str(CHROMIUM),
             "artifacts_directory": str(directory / "artifacts"),
         },
-        "worker": {"status_directory": str(directory / "instances")},
+        "worker": {
+            "status_directory": str(directory / "instances"),
+            "control_directory": str(directory / "control"),
+        },
     }
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
     return Stage(directory, redis, site, config)

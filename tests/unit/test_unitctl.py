@@ -1,4 +1,4 @@
-"""The program behind the forced command: three verbs, and everything else is refused."""
+"""The program behind the forced command: four verbs, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSystemctl:
         (["list"], Command("list")),
         (["start", "browser", "1"], Command("start", "browser", 1)),
         (["stop", "a-b9", "99"], Command("stop", "a-b9", 99)),
+        (["cancel", "0a-b_c.d:9"], Command("cancel", task_id="0a-b_c.d:9")),
     ],
 )
-def test_the_three_verbs_are_taken(words: list[str], command: Command) -> None:
+def test_the_four_verbs_are_taken(words: list[str], command: Command) -> None:
     assert parse_command(words) == command
 
 
@@ -55,6 +56,14 @@ def test_the_unit_is_named_by_pool_and_number() -> None:
         ["list", "all"],
         ["list", ""],
         ["restart", "browser", "1"],
+        ["cancel"],
+        ["cancel", ""],
+        ["cancel", "a", "b"],
+        ["cancel", "-a"],
+        ["cancel", "../a"],
+        ["cancel", "a\n"],
+        ["cancel", "$(id)"],
+        ["cancel", "a" * 201],
         ["start"],
         ["start", "browser"],
         ["start", "browser", "1", "2"],

@@ -36,9 +36,13 @@ done
 ! inside test -e /tmp/swarm-canary || fail "worker: it sees the host's /tmp"
 [ -z "$(inside ls -A /root)" ] || fail "worker: it sees /root"
 ! inside test -e /dev/tty1 || fail "worker: it sees the host's devices"
-inside touch /run/swarm/instances/.canary /var/lib/swarm/artifacts/.canary ||
-    fail "worker: it cannot write where it must"
-rm -f /run/swarm/instances/.canary /var/lib/swarm/artifacts/.canary
+for directory in /run/swarm/instances /run/swarm/control /var/lib/swarm/artifacts; do
+    inside touch "$directory/.canary" || fail "worker: it cannot write to $directory"
+    rm -f "$directory/.canary"
+done
+control=/run/swarm/control/browser-98.sock
+[ "$(stat -c '%F %a %U %G' $control)" = "socket 660 swarm-worker swarm-scaler" ] ||
+    fail "worker: $control is $(stat -c '%F %a %U %G' $control)"
 
 status() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$pid/status"; }
 [ "$(status NoNewPrivs)" = 1 ] || fail "worker: new privileges are allowed"

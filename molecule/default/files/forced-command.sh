@@ -16,6 +16,13 @@ answer=$(connect "swarm-scaler@$address" list)
 python3 -c 'import json, sys; json.loads(sys.argv[1])["instances"]' "$answer" ||
     fail "list is no JSON object with instances: $answer"
 
+answer=$(connect "swarm-scaler@$address" cancel no-such-task)
+python3 - "$answer" <<'EOF' || fail "cancel is not answered by every instance: $answer"
+import json, sys
+instances = json.loads(sys.argv[1])["instances"]
+assert instances and all(instance.get("outcome") == "absent" for instance in instances)
+EOF
+
 # Exit 2 and one line on stderr: it was understood, and refused.
 refused() {
     status=0
@@ -29,6 +36,9 @@ refused id
 refused /bin/sh
 refused "list; id"
 refused "list extra"
+refused cancel
+refused "cancel a b"
+refused "cancel ../x"
 refused "start browser 0"
 refused "start browser 100"
 refused "start browser 1 2"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
 
-from swarm.scaler.ports import CommandError
-from swarm.settings import HostSettings
+from swarm.errors import ConfigError
+from swarm.scaler.ports import CommandError, CommandRunner
+from swarm.settings import HostSettings, ScalerSettings
 
 #: Commands at once on one SSH connection; sshd's MaxSessions is 10 by default.
 _SESSIONS_PER_HOST = 4
@@ -21,6 +23,35 @@ _KEEPALIVE_S = 5
 def local_unitctl() -> tuple[str, ...]:
     """The `swarm-unitctl` of this installation."""
     return (str(Path(sysconfig.get_path("scripts")) / "swarm-unitctl"),)
+
+
+def make_runner(
+    host: HostSettings, scaler: ScalerSettings, environ: Mapping[str, str]
+) -> CommandRunner:
+    """The way to a host, by what config.yaml says of it.
+
+    Raises:
+        ConfigError: it is a remote one, and there is no key.
+    """
+    if host.is_local:
+        return LocalRunner(local_unitctl(), timeout_s=scaler.command_timeout_s)
+    return SshRunner(
+        host,
+        key=_ssh_key(scaler, environ),
+        known_hosts=scaler.known_hosts,
+        timeout_s=scaler.command_timeout_s,
+    )
+
+
+def _ssh_key(scaler: ScalerSettings, environ: Mapping[str, str]) -> Path:
+    """Systemd's credential, else the path in config.yaml."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    candidates = [Path(directory) / "ssh-key"] if directory else []
+    candidates.append(scaler.ssh_key)
+    for candidate in candidates:
+        if os.access(candidate, os.R_OK):
+            return candidate
+    raise ConfigError.of("scaler.ssh_key", str(candidates[-1]), "a private key that can be read")
 
 
 class LocalRunner:
