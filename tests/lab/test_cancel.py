@@ -16,7 +16,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
 
 def slow(lab: Lab) -> str:
-    page = {"url": "http://pages.lab:8080/slow?ms=25000", "actions": [{"kind": "text"}]}
+    """A task of half a minute."""
+    page = {
+        "html": "<p>Lanterns.</p>",
+        "steps": [{"kind": "wait_for", "ms": 25_000, "timeout_s": 30}],
+        "limits": {"deadline_s": 60},
+    }
     return lab.client.submit("browser", page)
 
 
