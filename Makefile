@@ -102,7 +102,7 @@ contract: setup ## The same tests over fakes and over the real adapters
 
 .PHONY: integration
 integration: setup $(CRAWLEE) ## Real Redis, Flower, Celery worker and Chromium on loopback
-	@$(BIN)/pytest tests/integration -m "not lab" $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/integration tests/hostile -m "not lab" $(PYTEST_ARGS)
 
 .PHONY: upstream
 upstream: setup ## kombu's and Celery's own tests over our delivery (DELIVERY=stock: over theirs)

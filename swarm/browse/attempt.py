@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -18,13 +17,14 @@ from swarm.browse.result import JobResult
 from swarm.browse.visit import Deployment, Visit
 
 #: Seconds after a failure for a picture and for recordings.
-_EVIDENCE_S = 1.4
+_EVIDENCE_S = 1.2
 #: Seconds that closing a context may take before its browser counts as hung.
 _CLOSE_S = 3.0
+#: How often as long, if driver and browser have more to do than a share of that time.
+_CLOSE_ROUNDS = 5
+_BUSY_SHARE = 0.1
 #: Seconds in which a page or browser that lives answers after a failure.
 _SIGN_OF_LIFE_S = 1.0
-#: Seconds after a renderer was killed for its memory in which a crash is taken for that.
-_MEMORY_CRASH_S = 2.0
 
 
 class Attempt:
@@ -66,7 +66,7 @@ class Attempt:
 
     async def conclude(self, failure: JobError | None) -> JobResult:
         """The result; of a failure with what can be had of evidence in a short time."""
-        if failure is not None and failure.code not in _LEAVE_NO_EVIDENCE:
+        if failure is not None and self._leaves_evidence(failure):
             with suppress(TimeoutError, JobError):
                 async with asyncio.timeout(_EVIDENCE_S):
                     await self._visit.keep_evidence()
@@ -74,17 +74,20 @@ class Attempt:
         use = self._chromium.use if self._chromium is not None else None
         return self._visit.result(use, failure)
 
+    def _leaves_evidence(self, failure: JobError) -> bool:
+        return failure.code not in _LEAVE_NO_EVIDENCE and not self._visit.flooded
+
     async def close(self) -> None:
         """Close the page and give the browser back; one that does not answer is killed."""
         chromium = self._chromium
         if chromium is None:
             return
+        # Without a context to close, something else tells whether the browser answers.
+        closing = asyncio.ensure_future(
+            self._visit.close() if self._visit.opened else chromium.probe()
+        )
         try:
-            async with asyncio.timeout(_CLOSE_S):
-                # Without a context to close, something else tells whether the browser answers.
-                await (self._visit.close() if self._visit.opened else chromium.probe())
-        except (PlaywrightError, TimeoutError):
-            if chromium.connected:
+            if not await _ends(closing, chromium) and chromium.connected:
                 self._browsers.discard(chromium, "close")
         finally:
             self._browsers.give_back(chromium)
@@ -100,16 +103,34 @@ class Attempt:
         crashed = self._visit.crashed or error.code is ErrorCode.PAGE_CRASH
         if error.code is ErrorCode.BROWSER_LOST and not crashed:
             if not await _answers(chromium.probe()) or not chromium.connected:
+                self._browsers.lost(chromium)
                 return error
             return job_error(ErrorCode.ACTION_FAILED, "the page closed itself", stage=error.stage)
         if not crashed or not chromium.connected:
             return error
-        killed = time.monotonic() - chromium.renderer_killed_at <= _MEMORY_CRASH_S
+        killed = chromium.claim_memory_kill()
         self._browsers.note_crash("memory" if killed else "crash")
         if killed:
             message = "the page took more memory than browser.page_memory_mb allows"
             return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=error.stage)
         return job_error(ErrorCode.PAGE_CRASH, error.message, stage=error.stage)
+
+
+async def _ends(closing: asyncio.Future[None], chromium: Chromium) -> bool:
+    """Whether it ends well, in the time that it takes.
+
+    The answer comes behind all that pages have sent, and some send without end: driver and browser
+    that work on that do not hang, and the jobs of others are not to lose them.
+    """
+    for _ in range(_CLOSE_ROUNDS):
+        worked_s = chromium.worked_s()
+        done, _ = await asyncio.wait([closing], timeout=_CLOSE_S)
+        if done:
+            return closing.exception() is None
+        if chromium.worked_s() - worked_s < _BUSY_SHARE * _CLOSE_S:
+            break
+    closing.cancel()
+    return False
 
 
 async def _answers(asking: Awaitable[None]) -> bool:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import psutil
 from playwright.async_api import Error as PlaywrightError
 
 from swarm import logs
@@ -75,6 +73,7 @@ class Browsers:
         self._max_uses = uses_before_retirement or settings.uses_before_retirement
         self._headed = headed
         self._lock = asyncio.Lock()
+        self._driver_lock = asyncio.Lock()
         self._driver: Driver | None = None
         self._warm: Chromium | None = None
         self._live: list[Chromium] = []
@@ -128,11 +127,16 @@ class Browsers:
         self._on_event("killed", cause)
         _log_killed("browser", cause, killed)
 
-    def kill_all(self, cause: str) -> None:
+    def lost(self, chromium: Chromium) -> None:
+        """A task found it gone, perhaps before its end was told: nobody is to get it any more."""
+        if chromium in self._live:
+            self._lose(chromium)
+
+    def kill_all(self, cause: str, *, wait_s: float = 0.0) -> None:
         """Kill the driver and every browser; safe from any thread."""
         driver, self._driver, self._warm = self._driver, None, None
         self._live.clear()
-        killed = driver.kill() if driver is not None else 0
+        killed = driver.kill(wait_s=wait_s) if driver is not None else 0
         self._on_event("killed", cause)
         _log_killed("driver", cause, killed)
 
@@ -183,13 +187,17 @@ class Browsers:
             await self._close(old)
 
     async def _launch(self) -> Chromium:
+        driver = await self._current_driver()
         try:
-            chromium = await self._launch_on(await self._current_driver())
+            chromium = await self._launch_on(driver)
         except PlaywrightError:
+            if self._live and driver.lives:
+                # The tasks on its other browser are not to lose it.
+                raise
             # A driver that lost its pipe cannot launch anything: begin with a new one.
-            driver, self._driver = self._driver, None
-            if driver is not None:
-                await driver.stop()
+            if self._driver is driver:
+                self._driver = None
+            await driver.stop()
             chromium = await self._launch_on(await self._current_driver())
         self._live.append(chromium)
         chromium.browser.on("disconnected", lambda _: self._on_disconnected(chromium))
@@ -220,9 +228,11 @@ class Browsers:
         )
 
     async def _current_driver(self) -> Driver:
-        if self._driver is None:
-            self._driver = await Driver.start()
-        return self._driver
+        # A successor is launched beside what tasks ask for: two drivers would be one too many.
+        async with self._driver_lock:
+            if self._driver is None:
+                self._driver = await Driver.start()
+            return self._driver
 
     # -- watching
 
@@ -250,14 +260,13 @@ class Browsers:
 
     def _look_at_memory(self, chromium: Chromium) -> None:
         use = chromium.memory()
-        if use.largest > self._settings.page_memory_mb * _MB:
-            with suppress(psutil.Error):
-                psutil.Process(use.largest_pid).kill()
-            chromium.renderer_killed_at = time.monotonic()
+        limit = self._settings.memory_before_retirement_mb * _MB
+        page_limit = self._settings.page_memory_mb * _MB
+        # A page may spread over as many renderers as it names sites: all of them are bounded too.
+        if use.largest > page_limit or use.total > limit + page_limit:
+            chromium.kill_largest(use)
             log.warning("renderer killed", extra={"fields": {"used_mb": use.largest // _MB}})
-        elif use.total > self._settings.memory_before_retirement_mb * _MB and (
-            chromium is self._warm
-        ):
+        elif use.total > limit and chromium is self._warm:
             self._replace(chromium, "memory")
 
     # -- ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,6 @@ from playwright.async_api import Browser, CDPSession, Playwright
 from playwright.async_api import Error as PlaywrightError
 
 from swarm.browse.contexts import devices_of
-from swarm.browse.downloads import DownloadDirectory
 from swarm.browse.processes import TreeUse, kill_tree, tree_use
 from swarm.browse.result import BrowserUse
 from swarm.settings import BrowserSettings
@@ -28,7 +28,18 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
     "--no-default-browser-check",
+    # The headless shell's: a window costs the driver forty calls, and a page may open them without
+    # end. Nobody looks at them.
+    "--block-new-web-contents",
+    # WebRTC speaks UDP past every proxy, and tells pages the host's addresses.
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
 )
+# Playwright's own that harm here: without the protection a page that calls history.pushState
+# without end keeps the browser's main thread, and so the pages of others, busy for ten seconds.
+_UNWANTED_ARGUMENTS = ("--disable-ipc-flooding-protection",)
+_PAGE_NICENESS = 5
+#: Seconds after a renderer was killed for its memory in which a crash is taken for that.
+_MEMORY_CRASH_S = 2.0
 # What Chromium needs of the environment. The rest stays out of the reach of pages: it may hold
 # the broker's password.
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
@@ -48,12 +59,11 @@ class Chromium:
         self.browser = browser
         self.directory = directory
         self.devices = devices
-        self.downloads = DownloadDirectory(directory / "downloads")
         self._control = control
         self._process = process
+        self._working = [process, *_up_to_this_process(process)]
         self._launched_at = time.monotonic()
-        #: When one of its renderers was killed for its memory, monotonic.
-        self.renderer_killed_at = float("-inf")
+        self._renderer_killed_at = float("-inf")
         self.uses = 0
         self.open_contexts = 0
         self.retired = False
@@ -75,6 +85,7 @@ class Chromium:
         downloads = directory / "downloads"
         downloads.mkdir(exist_ok=True)
         browser = await playwright.chromium.launch(
+            ignore_default_args=list(_UNWANTED_ARGUMENTS),
             executable_path=str(settings.executable),
             headless=not headed,
             chromium_sandbox=settings.sandbox,
@@ -87,8 +98,15 @@ class Chromium:
             handle_sigterm=False,
             handle_sighup=False,
         )
-        control = await browser.new_browser_cdp_session()
-        process = await _process_of(control)
+        try:
+            control = await browser.new_browser_cdp_session()
+            process = await _process_of(control)
+        except PlaywrightError:
+            # Nobody else knows of it.
+            with suppress(PlaywrightError):
+                await browser.close()
+            raise
+        _yield_to_engine(process)
         return cls(browser, control, process, directory, devices_of(playwright))
 
     @property
@@ -115,6 +133,27 @@ class Chromium:
         """
         await self._control.send("Browser.getVersion")
 
+    def kill_largest(self, use: TreeUse) -> None:
+        """Kill the renderer that uses most."""
+        with suppress(psutil.Error):
+            psutil.Process(use.largest_pid).kill()
+        self._renderer_killed_at = time.monotonic()
+
+    def claim_memory_kill(self) -> bool:
+        """Whether a page that crashed was killed for its memory; only one can have been."""
+        recent = time.monotonic() - self._renderer_killed_at <= _MEMORY_CRASH_S
+        self._renderer_killed_at = float("-inf")
+        return recent
+
+    def worked_s(self) -> float:
+        """Seconds of processor time that the browser's own process and its driver have used."""
+        total = 0.0
+        for process in self._working:
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
     async def close(self) -> None:
         await self.browser.close()
 
@@ -135,6 +174,29 @@ async def _process_of(control: CDPSession) -> psutil.Process:
         return psutil.Process(pid)
     except psutil.NoSuchProcess as exc:
         raise PlaywrightError(f"Browser closed: process {pid} is gone") from exc
+
+
+def _yield_to_engine(process: psutil.Process) -> None:
+    """Let pages have what the loop, the driver and the browser leave of the processors.
+
+    Renderers are forked by the zygotes and are as nice as they: pages that compute without end
+    would keep the deadlines of all from being met.
+    """
+    with suppress(psutil.Error, OSError):
+        for child in process.children(recursive=True):
+            if "--type=zygote" in child.cmdline():
+                child.nice(min(19, child.nice() + _PAGE_NICENESS))
+
+
+def _up_to_this_process(process: psutil.Process) -> list[psutil.Process]:
+    """Its parents below this process: the driver, and the shell that starts Debian's Chromium."""
+    parents: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        for parent in process.parents():
+            if parent.pid == os.getpid():
+                return parents
+            parents.append(parent)
+    return []
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str | float | bool]:

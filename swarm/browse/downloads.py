@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from playwright.async_api import Download, Page
 from playwright.async_api import Error as PlaywrightError
@@ -12,74 +14,81 @@ from playwright.async_api import Error as PlaywrightError
 from swarm.browse.errors import ErrorCode, job_error
 
 _POLL_S = 0.25
+#: Files of one page that are taken; a page may begin them without end.
 _KEPT = 10
 
 
-class DownloadDirectory:
-    """Where one browser writes what it downloads, and which file belongs to whom."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._claimed: set[str] = set()
-
-    def claim(self) -> Path | None:
-        """The file of a download that has just begun; None where that is not certain."""
-        try:
-            names = {entry.name for entry in self.path.iterdir()}
-        except OSError:
-            return None
-        self._claimed &= names
-        fresh = names - self._claimed
-        self._claimed |= fresh
-        return self.path / fresh.pop() if len(fresh) == 1 else None
-
-
 class Downloads:
-    """The downloads of one page, in the order in which they began."""
+    """The downloads of one page, in the order in which they began.
 
-    def __init__(self, page: Page, directory: DownloadDirectory, *, max_bytes: int) -> None:
-        self._directory = directory
+    `on_excess` is called once, when all of them together are larger than `max_bytes`.
+    """
+
+    def __init__(self, page: Page, *, max_bytes: int, on_excess: Callable[[str], None]) -> None:
         self._max_bytes = max_bytes
-        self._begun: asyncio.Queue[tuple[Download, Path | None]] = asyncio.Queue(_KEPT)
+        self._on_excess = on_excess
+        self._begun: asyncio.Queue[Download] = asyncio.Queue()
+        self._files: list[Path] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         page.on("download", self._on_download)
 
-    def _on_download(self, download: Download) -> None:
-        file = self._directory.claim()
-        with suppress(asyncio.QueueFull):
-            self._begun.put_nowait((download, file))
+    def close(self) -> None:
+        """Nobody wants them any more; the files end with the page's context."""
+        for task in self._tasks:
+            task.cancel()
 
     async def next(self, *, stage: str) -> Path:
         """The next download once it is complete. The file ends with the page's context.
 
         Raises:
-            JobError: RESOURCE_LIMIT, it is too large; ACTION_FAILED, it broke off.
+            JobError: ACTION_FAILED, it broke off.
         """
-        download, file = await self._begun.get()
-        finished = asyncio.ensure_future(download.path())
+        download = await self._begun.get()
         try:
-            while not (await asyncio.wait([finished], timeout=_POLL_S))[0]:
-                if file is not None and _size(file) > self._max_bytes:
-                    raise self._too_large(stage)
-            path = Path(finished.result())
+            return Path(await download.path())
         except PlaywrightError as exc:
             message = f"the download broke off: {exc.message.splitlines()[0]}"
             raise job_error(ErrorCode.ACTION_FAILED, message, stage=stage) from exc
-        finally:
-            if not finished.done():
-                finished.cancel()
-                with suppress(PlaywrightError):
-                    await download.cancel()
-        if _size(path) > self._max_bytes:
-            raise self._too_large(stage)
-        return path
 
-    def _too_large(self, stage: str) -> Exception:
-        message = f"the download is larger than {self._max_bytes} bytes"
-        return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=stage)
+    def _on_download(self, download: Download) -> None:
+        if len(self._files) == _KEPT:
+            self._spawn(_cancel(download))
+            return
+        if not self._files:
+            self._spawn(self._watch())
+        self._files.append(_file_of(download))
+        self._begun.put_nowait(download)
+
+    async def _watch(self) -> None:
+        """Also while nobody waits for them: the disk is everybody's."""
+        while True:
+            await asyncio.sleep(_POLL_S)
+            if sum(map(_size, self._files)) > self._max_bytes:
+                self._on_excess(f"the download is larger than {self._max_bytes} bytes")
+                return
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _cancel(download: Download) -> None:
+    with suppress(PlaywrightError):
+        await download.cancel()
+
+
+def _file_of(download: Download) -> Path:
+    """Where it is being written, which Playwright tells in public only once it is complete."""
+    artifact = download._impl_obj._artifact  # noqa: SLF001
+    return Path(artifact._initializer["absolutePath"])  # noqa: SLF001
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    """Complete, or as Chromium calls it until then."""
+    for name in (path, path.with_name(f"{path.name}.crdownload")):
+        try:
+            return name.stat().st_size
+        except OSError:
+            continue
+    return 0

@@ -32,17 +32,25 @@ class Driver:
         playwright = await async_playwright().start()
         return cls(playwright, child_processes() - before)
 
+    @property
+    def lives(self) -> bool:
+        """Whether its process has not ended."""
+        with suppress(psutil.Error):
+            return all(process.status() != psutil.STATUS_ZOMBIE for process in self._processes)
+        return False
+
     async def stop(self) -> None:
         """End it with its browsers; one that does not answer is killed."""
         with suppress(PlaywrightError, TimeoutError):
             await asyncio.wait_for(self.playwright.stop(), _STOP_S)
-        self.kill()
+        self.kill(wait_s=1.0)
 
-    def kill(self) -> int:
-        """End it and its browsers at once; how many processes there were."""
+    def kill(self, *, wait_s: float = 0.0) -> int:
+        """End it and its browsers at once; how many processes there were.
+
+        A killed child stays a zombie until it is waited for: here, or by asyncio a moment later.
+        """
         killed = sum(kill_tree(process) for process in self._processes)
-        for process in self._processes:
-            with suppress(psutil.TimeoutExpired):
-                # A killed child stays a zombie until it is waited for.
-                process.wait(timeout=1)
+        if wait_s:
+            psutil.wait_procs(self._processes, timeout=wait_s)
         return killed

@@ -26,6 +26,7 @@ from swarm import logs
 from swarm.browse.attempt import Attempt
 from swarm.browse.browsers import Browsers, OnContexts, OnEvent
 from swarm.browse.errors import ErrorCode, JobError, job_error
+from swarm.browse.failures import unforeseen
 from swarm.browse.payload import BrowserJob
 from swarm.browse.processes import make_directory, sweep
 from swarm.browse.result import JobResult
@@ -36,7 +37,7 @@ from swarm.errors import TransientError
 log = logging.getLogger(__name__)
 
 #: Seconds after a deadline beyond which the loop itself must be stuck.
-_GRACE_S = 1.8
+_GRACE_S = 1.7
 #: Seconds for everything to close.
 _STOP_S = 10.0
 
@@ -148,7 +149,7 @@ class Engine:
             try:
                 self._call(self._close(), timeout_s=_STOP_S)
             except TimeoutError:
-                self._browsers.kill_all("stop")
+                self._browsers.kill_all("stop", wait_s=1.0)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=_STOP_S)
         if not self._thread.is_alive():
@@ -197,7 +198,7 @@ class Engine:
         if run.abandoned is not None:
             run.work.cancel()
         try:
-            failure = await _outcome_of(run)
+            failure = await _outcome_of(run, stage=lambda: attempt.stage)
             result = await attempt.conclude(failure)
             result.timings_s["total"] = round(time.monotonic() - run.began_at, 4)
         finally:
@@ -219,7 +220,7 @@ class Engine:
         await self._deployment.store.close()
 
 
-async def _outcome_of(run: _Run) -> JobError | None:
+async def _outcome_of(run: _Run, *, stage: Callable[[], str]) -> JobError | None:
     """How its work ended: well, by a failure, or given up."""
     assert run.work is not None  # noqa: S101 - for the type checker
     await asyncio.wait([run.work])
@@ -229,6 +230,8 @@ async def _outcome_of(run: _Run) -> JobError | None:
         run.work.result()
     except JobError as exc:
         return exc
+    except Exception as exc:  # noqa: BLE001 - the engine outlives whatever a page makes of a job
+        return unforeseen(exc, stage=stage())
     return None
 
 

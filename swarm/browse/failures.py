@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from swarm.browse.artifacts import ArtifactRefusedError, ArtifactStoreAwayError
 from swarm.browse.errors import ErrorCode, JobError, job_error
+
+log = logging.getLogger(__name__)
 
 NAVIGATION_STAGE = "navigation"
 #: Until the page is open: nothing of the job has run, and its own browser is what failed.
@@ -22,6 +26,19 @@ _BROWSER_LOST_TEXTS = (
     "Browser has been disconnected",
 )
 _PAGE_CRASH_TEXTS = ("Page crashed", "Target crashed")
+#: Where no payload may lead, nor a redirect: Chromium itself goes there from no web page.
+_BLOCKED_TEXTS = (
+    "net::ERR_UNSAFE_REDIRECT",
+    "net::ERR_INVALID_REDIRECT",
+    "net::ERR_UNSAFE_PORT",
+    "net::ERR_DISALLOWED_URL_SCHEME",
+    "net::ERR_UNKNOWN_URL_SCHEME",
+)
+_TOO_MUCH_TEXTS = ("net::ERR_TOO_MANY_REDIRECTS",)
+#: Failures to open a page that no retry mends.
+_LASTING_TEXTS = ("net::ERR_CERT_", "net::ERR_SSL_", "Download is starting")
+#: A page chooses the words of its own errors.
+_MESSAGE_CHARACTERS = 1000
 _DNS_TEXTS = ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_NAME_RESOLUTION_FAILED")
 #: What a store of artifacts raises when it takes nothing.
 STORE_ERRORS = (ArtifactRefusedError, ArtifactStoreAwayError)
@@ -29,7 +46,7 @@ STORE_ERRORS = (ArtifactRefusedError, ArtifactStoreAwayError)
 
 def classify(error: PlaywrightError, *, stage: str) -> JobError:
     """The job's error for what Playwright raised during `stage`."""
-    first_line = (error.message.splitlines() or ["no message"])[0]
+    first_line = (error.message.splitlines() or ["no message"])[0][:_MESSAGE_CHARACTERS]
 
     def has(texts: tuple[str, ...]) -> bool:
         return any(text in error.message for text in texts)
@@ -43,11 +60,24 @@ def classify(error: PlaywrightError, *, stage: str) -> JobError:
         code = ErrorCode.NAV_TIMEOUT if navigating else ErrorCode.SELECTOR_TIMEOUT
     elif has(_DNS_TEXTS):
         code = ErrorCode.DNS
+    elif has(_BLOCKED_TEXTS):
+        code = ErrorCode.URL_BLOCKED
+    elif has(_TOO_MUCH_TEXTS):
+        code = ErrorCode.RESOURCE_LIMIT
     elif stage == NAVIGATION_STAGE:
         code = ErrorCode.NAVIGATION
     else:
         code = ErrorCode.ACTION_FAILED
-    return job_error(code, first_line, stage=stage)
+    return job_error(
+        code, first_line, stage=stage, retryable=False if has(_LASTING_TEXTS) else None
+    )
+
+
+def unforeseen(error: Exception, *, stage: str) -> JobError:
+    """The job's error for what nothing above foresees, such as a value that no JSON can hold."""
+    log.warning("unforeseen failure", extra={"fields": {"stage": stage}}, exc_info=error)
+    message = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARACTERS]
+    return job_error(ErrorCode.ACTION_FAILED, message, stage=stage)
 
 
 def store_failure(error: ArtifactRefusedError | ArtifactStoreAwayError, *, stage: str) -> JobError:

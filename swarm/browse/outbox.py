@@ -48,8 +48,14 @@ class Outbox:
 
     async def values(self, values: Any, *, kind: str) -> Any:
         """The values, or the id of the artifact that holds them as JSON."""
-        values = self._redactor.values(values)
-        content = json.dumps(values).encode("utf-8", errors="replace")
+        # Scripts give more than JSON has: dates and errors become texts, NaN null, a lone surrogate
+        # a question mark.
+        text = json.dumps(
+            self._redactor.values(values),
+            default=lambda value: self._redactor.text(str(value)),
+            ensure_ascii=False,
+        )
+        content = text.encode("utf-8", errors="replace")
         if len(content) <= self._inline_bytes:
-            return values
+            return json.loads(content, parse_constant=lambda _: None)
         return await self.content(content, kind=kind, mime="application/json")

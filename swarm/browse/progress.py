@@ -10,7 +10,13 @@ from contextlib import asynccontextmanager, contextmanager
 from playwright.async_api import Error as PlaywrightError
 
 from swarm.browse.errors import ErrorCode, JobError, job_error
-from swarm.browse.failures import LAUNCH_STAGE, STORE_ERRORS, classify, store_failure
+from swarm.browse.failures import (
+    LAUNCH_STAGE,
+    STORE_ERRORS,
+    classify,
+    store_failure,
+    unforeseen,
+)
 from swarm.browse.payload import BrowserJob
 from swarm.browse.payload.actions import Action
 from swarm.browse.payload.steps import Step
@@ -68,6 +74,8 @@ class Progress:
             # What the browser itself does not end, such as a script that never returns.
             message = f"not done within {timeout_s:g} s"
             failure = job_error(ErrorCode.ACTION_FAILED, message, stage=stage)
+        except Exception as exc:  # noqa: BLE001 - what pages give has no limits
+            failure = unforeseen(exc, stage=stage)
         finally:
             self._note(thing, started_at, failure)
         if failure is None:

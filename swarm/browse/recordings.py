@@ -19,6 +19,9 @@ from swarm.browse.secrets import Redactor
 
 _CONSOLE_LINES = 200
 _CONSOLE_CHARACTERS = 1000
+#: Characters of a line in which secrets are looked for, and of all lines that are listened to.
+_CONSOLE_SCANNED = 100_000
+_CONSOLE_TOTAL = 1_000_000
 #: Seconds for a picture of a page that may hang.
 _PICTURE_S = 1.0
 #: Seconds for a trace to be written.
@@ -34,6 +37,8 @@ class Recordings:
         self._redactor = redactor
         self._lines: list[ConsoleLine] = []
         self._traces = options.trace != "off"
+        self._context: BrowserContext | None = None
+        self._characters = 0
 
     @property
     def any_wanted(self) -> bool:
@@ -56,6 +61,7 @@ class Recordings:
         return options
 
     async def start(self, context: BrowserContext) -> None:
+        self._context = context
         context.on("console", self._on_console)
         if self._traces:
             await context.tracing.start(screenshots=True, snapshots=True)
@@ -115,9 +121,17 @@ class Recordings:
         return self._directory / "trace.zip"
 
     def _on_console(self, message: ConsoleMessage) -> None:
+        text = message.text
+        self._characters += len(text)
         if len(self._lines) < _CONSOLE_LINES:
-            text = self._redactor.text(message.text)[:_CONSOLE_CHARACTERS]
-            self._lines.append(ConsoleLine(message.type, text))
+            shown = self._redactor.text(text[:_CONSOLE_SCANNED])[:_CONSOLE_CHARACTERS]
+            self._lines.append(ConsoleLine(message.type, shown))
+        full = len(self._lines) == _CONSOLE_LINES or self._characters > _CONSOLE_TOTAL
+        if full and self._context is not None:
+            # The driver then sends no more: a page that writes without end would keep us from
+            # everything else.
+            self._context.remove_listener("console", self._on_console)
+            self._context = None
 
 
 def _redact_file(path: Path, redactor: Redactor) -> None:

@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from playwright.async_api import BrowserContext, Request, Response, Route
 from playwright.async_api import Error as PlaywrightError
 
+from swarm.browse.floods import MAX_REQUESTS, MAX_REQUESTS_A_SECOND, Meter
 from swarm.browse.payload.options import NetworkOptions
 from swarm.browse.result import NetworkCounts
 from swarm.browse.secrets import Text, is_meant_for
 
 
 class Traffic:
-    """Watches one context. `on_excess` is called once, when more came than `max_bytes`."""
+    """Watches one context. `on_excess` is called once with what was too much."""
 
-    def __init__(self, *, max_bytes: int, on_excess: Callable[[], None]) -> None:
+    def __init__(self, *, max_bytes: int, on_excess: Callable[[str], None]) -> None:
         self._max_bytes = max_bytes
         self._on_excess = on_excess
-        self._requests = self._failed = self._blocked = self._bytes = 0
+        self._requests = Meter(MAX_REQUESTS, MAX_REQUESTS_A_SECOND)
+        self._failed = self._blocked = self._bytes = 0
         self._exceeded = False
         self._unmeasured: set[Request] = set()
         self._measuring: set[asyncio.Task[None]] = set()
+        self._context: BrowserContext | None = None
+        self._listeners: dict[str, Callable[[Any], None]] = {
+            "request": self._on_request,
+            "response": self._on_response,
+            "requestfinished": self._on_finished,
+            "requestfailed": self._on_failed,
+        }
 
     async def attach(
         self,
@@ -32,10 +42,9 @@ class Traffic:
         secret_headers: Mapping[str, Text],
     ) -> None:
         """Begin to count; and to intercept, where the job needs it, as that costs time."""
-        context.on("request", self._on_request)
-        context.on("response", self._on_response)
-        context.on("requestfinished", self._on_finished)
-        context.on("requestfailed", self._on_failed)
+        self._context = context
+        for event, listener in self._listeners.items():
+            context.on(event, listener)  # type: ignore[call-overload]
         # The route that was added last is asked first: a blocked request gets no header.
         if secret_headers:
             await context.route("**/*", _header_adder(secret_headers))
@@ -46,7 +55,7 @@ class Traffic:
 
     def counts(self) -> NetworkCounts:
         return NetworkCounts(
-            requests=self._requests,
+            requests=self._requests.count,
             failed=max(0, self._failed - self._blocked),
             blocked=self._blocked,
             bytes=self._bytes,
@@ -57,7 +66,8 @@ class Traffic:
             task.cancel()
 
     def _on_request(self, _request: Request) -> None:
-        self._requests += 1
+        if self._requests.add():
+            self._exceed(f"the page made too many requests, the last of {self._requests.count}")
 
     def _on_failed(self, _request: Request) -> None:
         self._failed += 1
@@ -85,9 +95,18 @@ class Traffic:
 
     def _receive(self, size: int) -> None:
         self._bytes += size
-        if self._bytes > self._max_bytes and not self._exceeded:
-            self._exceeded = True
-            self._on_excess()
+        if self._bytes > self._max_bytes:
+            self._exceed(f"the page sent more than {self._max_bytes} bytes")
+
+    def _exceed(self, message: str) -> None:
+        if self._exceeded:
+            return
+        self._exceeded = True
+        if self._context is not None:
+            # The driver then tells of no more, whatever the page goes on to do.
+            for event, listener in self._listeners.items():
+                self._context.remove_listener(event, listener)
+        self._on_excess(message)
 
     def _type_blocker(self, types: frozenset[str]) -> Callable[[Route], object]:
         async def handle(route: Route) -> None:

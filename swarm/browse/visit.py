@@ -22,6 +22,7 @@ from swarm.browse.contexts import ContextPlan
 from swarm.browse.downloads import Downloads
 from swarm.browse.errors import ErrorCode, JobError, TransientJobError, job_error
 from swarm.browse.failures import NAVIGATION_STAGE, STORE_ERRORS, classify, store_failure
+from swarm.browse.floods import Floods
 from swarm.browse.navigation import Navigator
 from swarm.browse.outbox import Outbox
 from swarm.browse.payload import BrowserJob
@@ -31,6 +32,7 @@ from swarm.browse.result import BrowserUse, Failure, JobResult, Redirect
 from swarm.browse.secrets import Redactor, Secrets
 from swarm.browse.session import Session
 from swarm.browse.traffic import Traffic
+from swarm.browse.urls import MAX_URL_CHARACTERS
 from swarm.browse.video import can_record
 from swarm.settings import BrowserSettings
 
@@ -58,9 +60,10 @@ class Visit:
         self._outbox = Outbox(
             deployment.store, self._redactor, inline_bytes=settings.inline_result_bytes
         )
-        self._traffic = Traffic(
-            max_bytes=self._max_bytes, on_excess=lambda: on_excess(self._excess())
-        )
+        self._give_up = on_excess
+        self.flooded = False
+        self._traffic = Traffic(max_bytes=self._max_bytes, on_excess=self._on_excess)
+        self._downloads: Downloads | None = None
         self._recordings: Recordings | None = None
         self._context: BrowserContext | None = None
         self._page: Page | None = None
@@ -113,15 +116,15 @@ class Visit:
         await recordings.start(context)
         page = await context.new_page()
         page.on("crash", self._on_crash)
-        # What the page opens beside itself nobody looks at, and it may open without end.
-        context.on("page", _close_popup)
+        Floods(self._on_excess).watch(context)
         self._page = page
         self._navigator = Navigator(page, self._job)
+        self._downloads = Downloads(page, max_bytes=self._max_bytes, on_excess=self._on_excess)
         return Session(
             job=self._job,
             page=page,
             navigator=self._navigator,
-            downloads=Downloads(page, chromium.downloads, max_bytes=self._max_bytes),
+            downloads=self._downloads,
             outbox=self._outbox,
             secrets=self._deployment.secrets,
             redactor=self._redactor,
@@ -195,6 +198,8 @@ class Visit:
     async def close(self) -> None:
         """Close the context, and with it all that the page left in the browser."""
         self._traffic.close()
+        if self._downloads is not None:
+            self._downloads.close()
         try:
             if self._context is not None:
                 await self._context.close()
@@ -210,10 +215,10 @@ class Visit:
         redirects = navigator.redirects if navigator else ()
         return JobResult(
             status="failed" if failure else "partial" if error else "ok",
-            final_url=hide(self._page.url) if self._page is not None else "",
+            final_url=_cut(hide(self._page.url)) if self._page is not None else "",
             http_status=navigator.http_status if navigator else None,
-            title=hide(self._title),
-            redirects=tuple(Redirect(hide(hop.url), hop.status) for hop in redirects),
+            title=_cut(hide(self._title)),
+            redirects=tuple(Redirect(_cut(hide(hop.url)), hop.status) for hop in redirects),
             steps=tuple(
                 replace(o, error=o.error and hide(o.error)) for o in self.progress.outcomes()
             ),
@@ -226,9 +231,10 @@ class Visit:
             error=_failure(error, hide),
         )
 
-    def _excess(self) -> JobError:
-        message = f"the page sent more than {self._max_bytes} bytes"
-        return job_error(ErrorCode.RESOURCE_LIMIT, message, stage=self.progress.stage)
+    def _on_excess(self, message: str) -> None:
+        # What has come is to be worked off; no picture is worth that it goes on.
+        self.flooded = True
+        self._give_up(job_error(ErrorCode.RESOURCE_LIMIT, message, stage=self.progress.stage))
 
 
 #: What a page that answers nothing any more has come to.
@@ -242,7 +248,6 @@ def _failure(error: JobError | None, hide: Callable[[str], str]) -> Failure | No
     return Failure(str(error.code), hide(error.message), retryable, error.stage)
 
 
-def _close_popup(page: Page) -> None:
-    closing = asyncio.ensure_future(page.close())
-    # It may be gone before it is closed.
-    closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+def _cut(text: str) -> str:
+    """What pages choose and results hold: titles and URLs of megabytes are no use to anybody."""
+    return text[:MAX_URL_CHARACTERS]

@@ -60,7 +60,7 @@ def break_launches(directory: str) -> None:
                 engine.run(job)
         assert len(descendants("node")) <= 1
         broken.unlink()
-        with pytest.raises(JobError, match="NAVIGATION"):
+        with pytest.raises(JobError, match="URL_BLOCKED"):
             engine.run(job)
         assert events.count("launched") == 2
     finally:

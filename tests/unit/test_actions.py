@@ -11,7 +11,7 @@ import pytest
 
 from swarm.browse.actions import perform
 from swarm.browse.directory_store import DirectoryStore
-from swarm.browse.downloads import DownloadDirectory, Downloads
+from swarm.browse.downloads import Downloads
 from swarm.browse.errors import JobError
 from swarm.browse.navigation import Navigator
 from swarm.browse.outbox import Outbox
@@ -64,7 +64,7 @@ async def run(tmp_path: Path, page: Page, **fields: Any) -> tuple[Any, Any]:
         job=job,
         page=fake,
         navigator=Navigator(fake, job),
-        downloads=Downloads(fake, DownloadDirectory(tmp_path), max_bytes=1),
+        downloads=Downloads(fake, max_bytes=1, on_excess=print),
         outbox=outbox,
         secrets=Secrets({}),
         redactor=redactor,

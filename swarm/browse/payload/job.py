@@ -20,6 +20,8 @@ from swarm.problems import problems_of
 
 #: Redis holds every payload until its task is done.
 MAX_PAYLOAD_BYTES = 2_000_000
+#: Problems of one payload that are told: it may have one in each of its bytes.
+_PROBLEMS_TOLD = 50
 #: Stages of every job; an action of such a name could not be told from them in an error.
 RESERVED_NAMES = frozenset({"payload", "queue", "launch", "navigation", "deadline", "cancel"})
 
@@ -104,4 +106,8 @@ def parse_browser_job(payload: object) -> BrowserJob:
         # JSON has no tuples and its numbers may come as int: both are allowed for by the models.
         return BrowserJob.model_validate(payload)
     except ValidationError as exc:
-        raise ConfigError(list(problems_of(exc, prefix="payload: "))) from exc
+        problems = list(problems_of(exc, prefix="payload: "))
+        if (more := len(problems) - _PROBLEMS_TOLD) > 0:
+            rest = Problem("payload", f"{more} more problems", "none")
+            problems = [*problems[:_PROBLEMS_TOLD], rest]
+        raise ConfigError(problems) from exc
