@@ -92,6 +92,8 @@ def test_a_task_that_waits_is_never_started(stage: Stage) -> None:
         assert "TaskRevokedError" in str(stage.client.result(queued, wait_s=20).error)
     assert len(stage.site.visits) == visits
     assert worker.status()["done"] == 0
+    revoked = 'swarm_tasks_total{code="",outcome="revoked",task="browser.run"} 2.0'
+    wait_until(lambda: revoked in worker.metrics(), timeout_s=3, what="the count")
 
 
 def test_a_task_far_back_in_a_long_queue_is_found(stage: Stage) -> None:

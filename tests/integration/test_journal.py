@@ -90,3 +90,4 @@ def test_what_the_engine_and_the_parent_say_of_a_task_has_its_id(
     told = [entry["MESSAGE"] for entry in journald.of_task(lost_id)]
     assert sum("received" in line for line in told) == 2
     assert any("WorkerLostError" in line for line in told), told
+    assert 'swarm_tasks_total{code="",outcome="lost",task="browser.run"} 1.0' in worker.metrics()

@@ -159,6 +159,7 @@ def test_a_frozen_pool_child_is_killed_at_the_pools_limit(stage: Stage) -> None:
     result = stage.client.result(task_id, wait_s=50)
     assert result.state == "failed"
     assert "TimeLimitExceeded" in str(result.error)
+    wait_until(lambda: 'code="TIME_LIMIT"' in worker.metrics(), timeout_s=3, what="the count")
     later = stage.client.submit("browser", slow_page(stage, ms=0))
     assert stage.client.result(later, wait_s=20).state == "done"
     assert worker.process.poll() is None
