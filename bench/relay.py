@@ -27,8 +27,8 @@ class Line:
 
 
 Pump = Coroutine[Any, Any, None]
-#: The two that carry a line's bytes; the line ends with the first of them that does.
-Pumps = Callable[[Line], tuple[Pump, Pump]]
+#: Those that carry a line's bytes; the line ends with the first of them that does.
+Pumps = Callable[[Line], tuple[Pump, ...]]
 
 
 class Relay(ABC):
@@ -96,9 +96,12 @@ class Relay(ABC):
             # Whichever side hangs up first, the other learns of it.
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for pump in running:
-                pump.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            for writer in (to_client, to_server):
-                with contextlib.suppress(OSError):
-                    writer.close()
+            try:
+                for pump in running:
+                    pump.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+            finally:
+                # Also when the relay is closed just then.
+                for writer in (to_client, to_server):
+                    with contextlib.suppress(OSError):
+                        writer.close()
