@@ -30,9 +30,10 @@ PACKAGES := ca-certificates chromium-headless-shell conmon debian-archive-keyrin
 	iptables libatomic1 mmdebstrap netavark nftables openssh-client podman procps python3 \
 	python3-venv redis-tools runc shellcheck systemd
 
-# The program alone, unpacked and not installed: the package would start a server on this machine.
-# The libraries that it needs come with git and Python.
+# Programs alone, unpacked and not installed: the packages would start servers on this machine. Most
+# libraries that they need come with git, Python and podman.
 NGINX := .cache/nginx/usr/sbin/nginx
+SQUID := .cache/squid/usr/sbin/squid
 
 # What we are measured against needs versions of its own.
 CRAWLEE := .cache/crawlee/.installed
@@ -45,7 +46,7 @@ help: ## List the entry points
 	  /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: packages $(NGINX) $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
+setup: packages $(NGINX) $(SQUID) $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
 
 .PHONY: demo
 demo: setup lab ## Deploy to three local hosts, run 200 browser tasks, watch the scaler
@@ -194,6 +195,15 @@ $(NGINX):
 	@rm -rf .cache/nginx && mkdir -p .cache/nginx
 	@apt-get update -qq
 	@cd .cache/nginx && apt-get download -qq -o APT::Sandbox::User=root nginx && dpkg-deb -x nginx_*.deb .
+	@touch $@
+
+$(SQUID):
+	@echo "unpacking Debian's squid into .cache"
+	@rm -rf .cache/squid && mkdir -p .cache/squid
+	@apt-get update -qq
+	@cd .cache/squid && apt-get download -qq -o APT::Sandbox::User=root \
+	  squid squid-common squid-langpack libecap3 libltdl7 libtdb1 && \
+	  for package in *.deb; do dpkg-deb -x $$package .; done
 	@touch $@
 
 $(CRAWLEE): requirements/crawlee.txt

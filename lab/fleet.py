@@ -25,8 +25,8 @@ UP = ("running", "degraded")
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 CA_IN_HOST = "/usr/local/share/swarm-lab/ca-certificates.crt"
 # systemd's sandboxing silently does nothing without SYS_ADMIN and a shared root; redis-server's
-# unit fails to start without SYS_PTRACE.
-CAPABILITIES = ("SYS_ADMIN", "SYS_PTRACE", "NET_RAW")
+# unit fails to start without SYS_PTRACE; a packet filter of its own needs NET_ADMIN.
+CAPABILITIES = ("SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "NET_RAW")
 # The old date makes a play's first `apt update` real, however fresh the image is.
 ENTRYPOINT = f"""\
 install -d -m 0700 /root/.ssh

@@ -137,6 +137,9 @@ class BrowserSettings(_Section):
 
     executable: Path = Field(default=Path("/usr/bin/chromium-headless-shell"), strict=False)
     """A Chromium or its headless shell; the shell is lighter and starts sooner."""
+    proxy: str | None = Field(default=None, pattern=r"^http://[^\s/@?#]+:[0-9]+$")
+    """The proxy that all pages go through, those of loopback addresses too; the role `egress`
+    deploys it. Jobs that name a proxy of their own are refused while there is one."""
     ffmpeg: Path = Field(default=Path("/usr/bin/ffmpeg"), strict=False)
     """What encodes videos (`capture.video`); jobs that want one are refused where it is absent."""
     sandbox: bool = True

@@ -10,6 +10,7 @@ import pytest
 CHROMIUM = Path("/usr/bin/chromium-headless-shell")
 #: Unpacked there by `make setup`, as installing it would start a server.
 NGINX = Path(__file__).parents[1] / ".cache" / "nginx" / "usr" / "sbin" / "nginx"
+SQUID = NGINX.parents[3] / "squid" / "usr" / "sbin" / "squid"
 
 
 def need(program: Path, package: str) -> None:

@@ -91,6 +91,8 @@ class Chromium:
             chromium_sandbox=settings.sandbox,
             args=list(ARGUMENTS),
             env=dict(_environment(os.environ)),
+            # Without a bypass Playwright sends through it what goes to loopback addresses, too.
+            proxy={"server": settings.proxy} if settings.proxy else None,
             timeout=settings.launch_timeout_s * 1000,
             downloads_path=downloads,
             # Signals are for our own process: it ends the browser when its tasks are done.

@@ -118,7 +118,7 @@ class Visit:
         page.on("crash", self._on_crash)
         Floods(self._on_excess).watch(context)
         self._page = page
-        self._navigator = Navigator(page, self._job)
+        self._navigator = Navigator(page, self._job, proxy=self._deployment.settings.proxy)
         self._downloads = Downloads(page, max_bytes=self._max_bytes, on_excess=self._on_excess)
         return Session(
             job=self._job,
@@ -135,6 +135,11 @@ class Visit:
         settings = self._deployment.settings
         if self._job.capture.video and not can_record(settings):
             message = f"capture.video: this worker has no {settings.ffmpeg} (browser.ffmpeg)"
+            raise job_error(ErrorCode.INVALID, message, stage=self.progress.stage)
+        if self._job.network.proxy is not None and settings.proxy is not None:
+            message = (
+                "network.proxy: this worker's pages go through browser.proxy, and no other way"
+            )
             raise job_error(ErrorCode.INVALID, message, stage=self.progress.stage)
 
     def _on_crash(self, _page: Page) -> None:

@@ -16,6 +16,8 @@ class Site(DemoServer):
         self.RequestHandlerClass = _MisbehavingHandler
         self.visits: list[str] = []
         self.fail_first: dict[str, int] = {}
+        #: Where to, by path.
+        self.redirects: dict[str, str] = {}
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
@@ -39,7 +41,12 @@ class _MisbehavingHandler(PageHandler):
         assert isinstance(self.server, Site)
         self.server.visits.append(self.path)
         left = self.server.fail_first.get(self.path, 0)
-        if left:
+        if target := self.server.redirects.get(self.path):
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif left:
             self.server.fail_first[self.path] = left - 1
             self._send(503, "<title>Not now</title>")
         elif self.path in self.server.fail_first:
