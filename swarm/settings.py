@@ -143,7 +143,8 @@ class BrowserSettings(_Section):
     ffmpeg: Path = Field(default=Path("/usr/bin/ffmpeg"), strict=False)
     """What encodes videos (`capture.video`); jobs that want one are refused where it is absent."""
     sandbox: bool = True
-    """Chromium's own sandbox. Only a browser that runs as root cannot have it."""
+    """Chromium's own sandbox. A worker whose renderers have none ends with status 2, unless this is
+    false. Only a browser that runs as root cannot have it."""
     artifacts_directory: Path = Field(default=Path("/var/lib/swarm/artifacts"), strict=False)
     """Screenshots and large results, unless `artifacts_url` is set; systemd-tmpfiles removes old
     ones."""

@@ -13,6 +13,7 @@ import psutil
 from playwright.async_api import Browser, CDPSession, Playwright
 from playwright.async_api import Error as PlaywrightError
 
+from swarm.browse import sandbox
 from swarm.browse.contexts import devices_of
 from swarm.browse.processes import TreeUse, kill_tree, tree_use
 from swarm.browse.result import BrowserUse
@@ -80,6 +81,8 @@ class Chromium:
         """Start Chromium within `settings.launch_timeout_s`; it writes below `directory` only.
 
         Raises:
+            swarm.browse.sandbox.SandboxMissingError: a renderer is not confined as
+                `settings.sandbox` wants it.
             playwright.async_api.Error: no such executable, no sandbox to be had, no time left.
         """
         downloads = directory / "downloads"
@@ -109,6 +112,13 @@ class Chromium:
                 await browser.close()
             raise
         _yield_to_engine(process)
+        if settings.sandbox:
+            timeout_s = settings.launch_timeout_s
+            try:
+                await sandbox.check(browser, control, process.pid, timeout_s=timeout_s)
+            except BaseException:
+                kill_tree(process)
+                raise
         return cls(browser, control, process, directory, devices_of(playwright))
 
     @property

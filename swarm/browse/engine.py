@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from playwright.async_api import Error as PlaywrightError
 
 from swarm import logs
+from swarm.browse import sandbox
 from swarm.browse.attempt import Attempt
 from swarm.browse.browsers import Browsers, OnContexts, OnEvent
 from swarm.browse.errors import ErrorCode, JobError, job_error
@@ -46,6 +47,12 @@ _T = TypeVar("_T")
 
 class EngineError(TransientError):
     """The browser could not be started."""
+
+
+class UnconfinedBrowserError(EngineError):
+    """It has no sandbox, and starting it again would give it none."""
+
+    exit_status = 2
 
 
 @dataclass(slots=True)
@@ -101,6 +108,7 @@ class Engine:
         """Sweep up after engines that died, start the thread and the browser.
 
         Raises:
+            UnconfinedBrowserError: it has not the sandbox that `browser.sandbox` wants.
             EngineError: it could not be launched, with the reason.
         """
         settings = self._deployment.settings
@@ -112,6 +120,8 @@ class Engine:
             self._call(starting, timeout_s=2 * settings.launch_timeout_s + 10)
         except (PlaywrightError, TimeoutError, OSError) as exc:
             self.stop()
+            if isinstance(exc, PlaywrightError) and (reason := sandbox.reason(exc)):
+                raise UnconfinedBrowserError(f"{settings.executable}: {reason}") from exc
             # What follows is Chromium's command line.
             reason = str(exc).partition("Call log:")[0].strip() or "no answer in time"
             raise EngineError(f"{settings.executable} did not start: {reason}") from exc

@@ -93,7 +93,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         return int(worker.exitcode or 0)
     except EngineError as exc:
         log.error("cannot work without a browser: %s", exc)  # noqa: TRY400
-        return EXIT_FAILURE
+        return exc.exit_status
     finally:
         control.stop()
         process.stop()
@@ -155,9 +155,9 @@ def _give_back(broker: Broker) -> None:
         )
 
 
-def _stop_with_failure() -> None:
+def _stop_with_failure(exit_status: int) -> None:
     """Ask Celery's loop to end: what it has taken meanwhile goes back to the queue."""
-    celery_state.should_stop = EXIT_FAILURE
+    celery_state.should_stop = exit_status or EXIT_FAILURE
 
 
 def _connect_signals(
@@ -180,7 +180,7 @@ def _connect_signals(
             process.start(environment, telemetry, orders)
         except EngineError as exc:
             # Celery swallows what a receiver raises, and would go on without a browser.
-            telemetry.process_failed(str(exc))
+            telemetry.process_failed(str(exc), exit_status=exc.exit_status)
             time.sleep(_FAILED_START_DELAY_S)
             os._exit(EXIT_FAILURE)
         telemetry.process_ready()

@@ -50,7 +50,7 @@ class Reporter:
         notifier: Notifier,
         metrics: WorkerMetrics,
         *,
-        on_failed_start: Callable[[], None],
+        on_failed_start: Callable[[int], None],
         on_pause: Callable[[bool], None],
     ) -> None:
         self._environment = environment
@@ -198,7 +198,7 @@ class Reporter:
             if self._status.browser != "none":
                 self._status = replace(self._status, browser="down")
             if self._status.phase == "starting":
-                self._on_failed_start()
+                self._on_failed_start(message.count)
         elif message.kind == "browser" and message.label in _BROWSER_AFTER:
             # With several processes the last word wins: each of them replaces a lost browser
             # with its next task.

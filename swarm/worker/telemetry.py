@@ -37,7 +37,8 @@ class Message:
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage: of a task `queue` where it is known, of a browser job the others."""
     count: int = 0
-    """Contexts that are open in the process; bytes that a job's pages received."""
+    """Contexts that are open in the process; bytes that a job's pages received; the exit status
+    that a failed start asks for."""
     artifact_bytes: int = 0
 
 
@@ -52,8 +53,9 @@ class Telemetry:
     def process_ready(self) -> None:
         self._send(Message("process-ready", os.getpid()))
 
-    def process_failed(self, reason: str) -> None:
-        self._send(Message("process-failed", os.getpid(), label=reason[:1000]))
+    def process_failed(self, reason: str, *, exit_status: int = 0) -> None:
+        """`exit_status` is what the worker is to end with; 0 for any failure."""
+        self._send(Message("process-failed", os.getpid(), label=reason[:1000], count=exit_status))
 
     def browser_event(self, event: str, cause: str = "") -> None:
         """As an engine's `on_event`."""

@@ -69,19 +69,16 @@ class Desk:
         self.telemetry = Telemetry()
         self.notes = Notes()
         self.metrics = WorkerMetrics()
-        self.failed_starts = 0
+        self.failed_starts: list[int] = []
         self.pauses: list[bool] = []
         self.reporter = Reporter(
             WorkerEnvironment(**environment),
             self.telemetry,
             self.notes,  # type: ignore[arg-type]
             self.metrics,
-            on_failed_start=self._failed,
+            on_failed_start=self.failed_starts.append,
             on_pause=self.pauses.append,
         )
-
-    def _failed(self) -> None:
-        self.failed_starts += 1
 
     def look(self) -> dict[str, Any]:
         """One turn of the reporter's loop; what the status file says after it."""
@@ -154,9 +151,9 @@ def test_with_autoscale_the_fewest_processes_are_waited_for(tmp_path: Path) -> N
 
 def test_a_process_that_cannot_start_ends_the_start(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    desk.telemetry.process_failed("no such file")
+    desk.telemetry.process_failed("no sandbox", exit_status=2)
     assert desk.look()["browser"] == "down"
-    assert desk.failed_starts == 1
+    assert desk.failed_starts == [2]
 
 
 def test_a_process_lost_later_does_not_end_the_worker(tmp_path: Path) -> None:
@@ -164,7 +161,7 @@ def test_a_process_lost_later_does_not_end_the_worker(tmp_path: Path) -> None:
     desk.begin()
     desk.telemetry.process_failed("no memory")
     assert desk.look()["browser"] == "down"
-    assert desk.failed_starts == 0
+    assert desk.failed_starts == []
     desk.telemetry.process_ready()
     assert desk.look()["browser"] == "up"
 

@@ -22,7 +22,7 @@ def test_messages_arrive_in_order() -> None:
     telemetry.task_ended("browser.run", "failure", 1.5, "DNS", 0.25)
     telemetry.job_ended({"queue": 0.25, "total": 1.5}, 700, 80)
     telemetry.contexts(0)
-    telemetry.process_failed("no such file")
+    telemetry.process_failed("no sandbox", exit_status=2)
     pid = os.getpid()
     assert received(telemetry) == [
         Message("process-ready", pid),
@@ -39,7 +39,7 @@ def test_messages_arrive_in_order() -> None:
         ),
         Message("job", pid, stages={"total": 1.5}, count=700, artifact_bytes=80),
         Message("contexts", pid, count=0),
-        Message("process-failed", pid, label="no such file"),
+        Message("process-failed", pid, label="no sandbox", count=2),
     ]
 
 
