@@ -53,7 +53,8 @@ async def refusal_of_tunnel(proxy: str, url: str, *, stage: str) -> JobError | N
 async def _connect(proxy: str, url: str) -> dict[str, str]:
     """Headers of the answer to CONNECT, names in lower case."""
     at, to = urlsplit(proxy), urlsplit(url)
-    place = to.netloc if to.port is not None else f"{to.netloc}:443"
+    host = f"[{to.hostname}]" if ":" in (to.hostname or "") else to.hostname
+    place = f"{host}:{to.port or 443}"
     reader, writer = await asyncio.open_connection(at.hostname, at.port, limit=_MAX_HEAD_BYTES)
     try:
         writer.write(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode("ascii"))

@@ -61,9 +61,11 @@ async def test_a_tunnel_is_asked_for_once_more(answer: bytes, expected: str | No
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         proxy = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        error = await refusal_of_tunnel(proxy, "https://host.test/path?query", stage="s")
+        error = await refusal_of_tunnel(proxy, "https://me:pw@host.test/path?query", stage="s")
+        await refusal_of_tunnel(proxy, "https://[2001:db8::1]:8443/", stage="s")
     assert (error.code if error else None) == expected
     assert asked[0].startswith(b"CONNECT host.test:443 HTTP/1.1\r\n")
+    assert asked[1].startswith(b"CONNECT [2001:db8::1]:8443 HTTP/1.1\r\n")
 
 
 async def test_a_proxy_that_is_away_says_nothing() -> None:
