@@ -44,6 +44,7 @@ _MB = 1024 * 1024
 _REASONS = {
     "close": "its page does not close",
     "probe": "no sign of life",
+    "driver": "the driver gives no sign of life",
     "deadline": "the engine's loop is stuck",
     "stop": "it does not close",
 }
@@ -122,10 +123,14 @@ class Browsers:
         """Kill a browser that hangs; tasks on it see it vanish."""
         if chromium not in self._live:
             return
+        was_warm = chromium is self._warm
         self._forget(chromium)
         killed = chromium.kill()
         self._on_event("killed", cause)
         _log_killed("browser", cause, killed)
+        if was_warm:
+            # Perhaps it is the driver that hangs: better found out before the next task comes.
+            self._spawn(self._warm_up())
 
     def lost(self, chromium: Chromium) -> None:
         """A task found it gone, perhaps before its end was told: nobody is to get it any more."""
@@ -223,13 +228,20 @@ class Browsers:
         chromium.kill()
 
     async def _launch_on(self, driver: Driver) -> Chromium:
-        return await Chromium.launch(
+        launching = Chromium.launch(
             driver.playwright, self._settings, self._directory, headed=self._headed
         )
+        try:
+            # The driver keeps the time, unless it is frozen itself.
+            return await asyncio.wait_for(launching, self._settings.launch_timeout_s + _PROBE_S)
+        except TimeoutError as exc:
+            raise PlaywrightError("no answer of the driver") from exc
 
     async def _current_driver(self) -> Driver:
         # A successor is launched beside what tasks ask for: two drivers would be one too many.
         async with self._driver_lock:
+            if self._driver is not None and not await self._driver.answers(_PROBE_S):
+                self.kill_all("driver")
             if self._driver is None:
                 self._driver = await Driver.start()
             return self._driver

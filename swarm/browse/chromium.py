@@ -64,7 +64,7 @@ class Chromium:
         self._process = process
         self._working = [process, *_up_to_this_process(process)]
         self._launched_at = time.monotonic()
-        self._renderer_killed_at = float("-inf")
+        self._memory_kills: list[float] = []
         self.uses = 0
         self.open_contexts = 0
         self.retired = False
@@ -149,13 +149,16 @@ class Chromium:
         """Kill the renderer that uses most."""
         with suppress(psutil.Error):
             psutil.Process(use.largest_pid).kill()
-        self._renderer_killed_at = time.monotonic()
+        self._memory_kills.append(time.monotonic())
 
     def claim_memory_kill(self) -> bool:
-        """Whether a page that crashed was killed for its memory; only one can have been."""
-        recent = time.monotonic() - self._renderer_killed_at <= _MEMORY_CRASH_S
-        self._renderer_killed_at = float("-inf")
-        return recent
+        """Whether a page that crashed was killed for its memory: one for each that was killed."""
+        since = time.monotonic() - _MEMORY_CRASH_S
+        self._memory_kills = [at for at in self._memory_kills if at >= since]
+        if not self._memory_kills:
+            return False
+        self._memory_kills.pop()
+        return True
 
     def worked_s(self) -> float:
         """Seconds of processor time that the browser's own process and its driver have used."""

@@ -39,6 +39,17 @@ class Driver:
             return all(process.status() != psutil.STATUS_ZOMBIE for process in self._processes)
         return False
 
+    async def answers(self, seconds: float) -> bool:
+        """Whether it does what it is asked to; of a frozen one no call ever ends."""
+        try:
+            async with asyncio.timeout(seconds):
+                # The one thing that it does without a browser.
+                context = await self.playwright.request.new_context()
+                await context.dispose()
+        except (PlaywrightError, TimeoutError):
+            return False
+        return True
+
     async def stop(self) -> None:
         """End it with its browsers; one that does not answer is killed."""
         with suppress(PlaywrightError, TimeoutError):

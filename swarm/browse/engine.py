@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds after a deadline beyond which the loop itself must be stuck.
 _GRACE_S = 1.7
+#: Seconds between two signs of the loop's life, and without one after which it is stuck.
+_BEAT_S = 0.5
+_STUCK_S = 4.0
 #: Seconds for everything to close.
 _STOP_S = 10.0
 
@@ -95,6 +98,7 @@ class Engine:
         self._runs: dict[str, _Run] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._directory: Path | None = None
+        self._beat_at = time.monotonic()
         self._browsers = Browsers(
             deployment.settings,
             on_event,
@@ -140,8 +144,10 @@ class Engine:
         try:
             return self._call(running, timeout_s=deadline_s + _GRACE_S)
         except TimeoutError as exc:
-            # Not even cancelling freed it: the loop itself waits for something.
-            self._browsers.kill_all("deadline")
+            # Not even cancelling freed it in time. A loop that is only slow, because others leave
+            # it little of the processors, gets there; of one that is stuck all jobs are.
+            if time.monotonic() - self._beat_at > _STUCK_S:
+                self._browsers.kill_all("deadline")
             raise _deadline_error(deadline_s, stage="deadline") from exc
 
     def cancel(self, task_id: str) -> bool:
@@ -160,16 +166,27 @@ class Engine:
                 self._call(self._close(), timeout_s=_STOP_S)
             except TimeoutError:
                 self._browsers.kill_all("stop", wait_s=1.0)
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._end_loop)
             self._thread.join(timeout=_STOP_S)
         if not self._thread.is_alive():
             self._loop.close()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic()
+        self._loop.call_later(_BEAT_S, self._beat)
+
+    def _end_loop(self) -> None:
+        """What still waits for an answer of the driver is told that none will come."""
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.call_soon(self._loop.stop)
+
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.set_exception_handler(_on_loop_error)
+        self._loop.call_soon(self._beat)
         self._loop.run_forever()
 
     def _call(self, coroutine: Coroutine[Any, Any, _T], *, timeout_s: float) -> _T:

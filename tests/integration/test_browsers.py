@@ -218,8 +218,11 @@ def test_a_death_while_a_page_is_being_opened_is_known_as_one(desk: Desk, whose:
         assert caught.value.code is ErrorCode.PAGE_CRASH
 
 
-def test_a_frozen_browser_ends_a_short_job_at_its_deadline(desk: Desk) -> None:
-    desk.browser().suspend()
+@pytest.mark.parametrize("freeze", [freeze_browser, freeze_driver])
+def test_what_is_frozen_ends_a_short_job_at_its_deadline(
+    desk: Desk, freeze: Callable[[Desk], None]
+) -> None:
+    freeze(desk)
     began = time.monotonic()
     with pytest.raises(JobError) as caught:
         desk.run(deadline_s=1)

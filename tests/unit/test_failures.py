@@ -34,6 +34,11 @@ from swarm.browse.failures import LAUNCH_STAGE, NAVIGATION_STAGE, classify, unfo
         ("Page.goto: net::ERR_DISALLOWED_URL_SCHEME", NAVIGATION_STAGE, ErrorCode.URL_BLOCKED),
         ("Page.goto: net::ERR_UNKNOWN_URL_SCHEME", NAVIGATION_STAGE, ErrorCode.URL_BLOCKED),
         ("Page.goto: net::ERR_TOO_MANY_REDIRECTS", NAVIGATION_STAGE, ErrorCode.RESOURCE_LIMIT),
+        (
+            "Tracing.stop: ENOSPC: no space left on device, write",
+            "recordings",
+            ErrorCode.RESOURCE_LIMIT,
+        ),
         ("Unexpected token in selector", "text", ErrorCode.ACTION_FAILED),
         # A browser that cannot be launched may be launched by another worker, or a moment later.
         ("BrowserType.launch: spawn ENOMEM", LAUNCH_STAGE, ErrorCode.BROWSER_LOST),
