@@ -57,18 +57,24 @@ class Contestant:
 
 @contextmanager
 def instance(
-    mode: Mode, concurrency: int, url: str, *, redis_url: str, directory: Path, uses: int = 100
+    mode: Mode,
+    concurrency: int,
+    url: str,
+    *,
+    redis_url: str,
+    directory: Path,
+    proxy: str | None = None,
 ) -> Iterator[Contestant]:
     """One `swarm worker` with a pool and a queue of its own, and a producer for it."""
     directory.mkdir()
+    pool = directory.name
     environ = {
-        **_configure(mode, concurrency, directory),
+        **_configure(pool, concurrency, directory, proxy),
         "REDIS_URL": redis_url,
-        "SWARM_POOL": mode,
+        "SWARM_POOL": pool,
         "SWARM_INSTANCE": "1",
         "CELERY_POOL": mode,
         "CELERY_CONCURRENCY": str(concurrency),
-        "CELERY_MAX_TASKS": str(uses),
         "CELERY_LOGLEVEL": "warning",
     }
     words = [sys.executable, "-m", "bench.instance", "--events", "off"]
@@ -87,13 +93,13 @@ def _submit(submitter: Producer, task: str, arguments: Sequence[Any], jobs: int)
     return Done(time.monotonic() - begun, tuple(failures))
 
 
-def _configure(mode: Mode, concurrency: int, directory: Path) -> dict[str, str]:
+def _configure(pool: str, concurrency: int, directory: Path, proxy: str | None) -> dict[str, str]:
     """A config.yaml of one pool, and the variables that say so."""
     document = {
         "pools": {
-            mode: {
+            pool: {
                 "task_type": "browser",
-                "queues": [mode],
+                "queues": [pool],
                 "concurrency": concurrency,
                 "metrics_port_base": free_port() - 1,
             }
@@ -102,6 +108,7 @@ def _configure(mode: Mode, concurrency: int, directory: Path) -> dict[str, str]:
             "executable": CHROMIUM,
             "sandbox": can_sandbox(),
             "artifacts_directory": str(directory),
+            "proxy": proxy,
         },
         "worker": {"status_directory": str(directory)},
     }

@@ -4,7 +4,8 @@ The same work (open a page on loopback, count its 100 elements, take a picture) 
 Chromium with the same flags, by our instances in each pool mode (through Redis and Celery), by a
 raw loop of async Playwright, which is the limit, by stock Celery that starts a browser for each
 task, and by Crawlee: as it comes, and lean, without the disguise that it gives each page. The pages
-of a Crawlee browser share one context; ours have one each.
+of a Crawlee browser share one context; ours have one each. Once more with threads, and with the
+egress proxy of the role `egress` between browser and page.
 
 All are started and have done some jobs before the first round; in a round each works in turn while
 the others wait. Ratios are medians of the rounds' own ratios.
@@ -18,17 +19,19 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from urllib.parse import urlsplit
 
 from bench import browsers, unprivileged
 from bench import fleet as fleets
 from bench.browsers import Contestant, Mode
 from bench.page import page_server
 from bench.trees import CpuClock
+from tests.role_egress import RoleEgress
 
 #: Tasks at a time.
 AT_ONCE: Mapping[Mode, int] = {"prefork": 2, "threads": 4, "solo": 1}
@@ -77,7 +80,30 @@ def start_all(directory: Path, stack: ExitStack) -> dict[str, Contestant]:
         contestants[mode] = enter(
             browsers.instance(mode, at_once, url, redis_url=redis_url, directory=directory / mode)
         )
+    contestants["proxied"] = enter(
+        browsers.instance(
+            "threads",
+            AT_ONCE["threads"],
+            url,
+            redis_url=redis_url,
+            directory=directory / "proxied",
+            proxy=enter(egress_proxy(directory / "egress", url)),
+        )
+    )
     return contestants
+
+
+@contextmanager
+def egress_proxy(directory: Path, url: str) -> Iterator[str]:
+    """The role's squid, which lets pages open this one; yields its address."""
+    directory.mkdir()
+    place = urlsplit(url)
+    proxy = RoleEgress(directory, allowed=[{"address": place.hostname, "port": place.port}])
+    try:
+        proxy.start()
+        yield proxy.url
+    finally:
+        proxy.stop()
 
 
 def measure_round(contestants: Mapping[str, Contestant], plan: Plan) -> Round:
@@ -122,6 +148,12 @@ def summary(rounds: list[Round]) -> dict[str, object]:
                 "cpu_s_per_job": cpu(mode),
             }
             for mode, at_once in AT_ONCE.items()
+        },
+        "threads_with_egress_proxy": {
+            "jobs_per_s": speed("proxied"),
+            "ratio_to_raw": ratio("proxied", "raw"),
+            "ratio_to_threads": ratio("proxied", "threads"),
+            "cpu_s_per_job": cpu("proxied"),
         },
     }
 

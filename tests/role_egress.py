@@ -59,7 +59,7 @@ class RoleEgress:
         libraries = ":".join(str(path) for path in (_root() / "usr" / "lib").glob("*-linux-gnu"))
         with (self.directory / "squid.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(SQUID), "-N", "-d", "1", "-f", str(config)],
+                [str(SQUID), "-n", f"test{self.port}", "-N", "-d", "1", "-f", str(config)],
                 env={**os.environ, "LD_LIBRARY_PATH": libraries},
                 stdout=log,
                 stderr=log,
@@ -68,8 +68,13 @@ class RoleEgress:
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+            # At once, but not without removing what it has in /dev/shm.
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
             self.process = None
 
     def _listens(self) -> bool:

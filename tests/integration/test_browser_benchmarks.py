@@ -44,6 +44,7 @@ def test_throughput_measures_everybody() -> None:
             ratio = measured["jobs_per_s"] / figures[f"{other}_jobs_per_s"]
             assert measured[f"ratio_to_{other}"] == pytest.approx(ratio, rel=0.05)
         assert measured["cpu_s_per_job"] > 0
+    assert figures["threads_with_egress_proxy"]["jobs_per_s"] > 0
 
 
 def test_density_counts_browsers_and_drivers() -> None:
