@@ -13,22 +13,18 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from playwright.async_api import Error as PlaywrightError
 
 from swarm import logs
 from swarm.browse.chromium import Chromium
 from swarm.browse.driver import Driver
+from swarm.browse.events import OnContexts, OnEvent, log_killed
 from swarm.settings import BrowserSettings
 
 log = logging.getLogger(__name__)
 
-BrowserEvent = Literal["launched", "lost", "retired", "killed", "page-crashed"]
-#: Called with the event and its cause, a word of a short list or "".
-OnEvent = Callable[[BrowserEvent, str], None]
-#: Called with the number of contexts that are open, whenever it changes.
-OnContexts = Callable[[int], None]
 
 #: Seconds between two looks at a browser's memory.
 _LOOK_S = 1.0
@@ -40,14 +36,6 @@ _FAILED_PROBES = 2
 #: Seconds that closing a browser may take.
 _CLOSE_S = 5.0
 _MB = 1024 * 1024
-#: What the journal says of each cause of a killing.
-_REASONS = {
-    "close": "its page does not close",
-    "probe": "no sign of life",
-    "driver": "the driver gives no sign of life",
-    "deadline": "the engine's loop is stuck",
-    "stop": "it does not close",
-}
 
 _T = TypeVar("_T")
 
@@ -127,7 +115,7 @@ class Browsers:
         self._forget(chromium)
         killed = chromium.kill()
         self._on_event("killed", cause)
-        _log_killed("browser", cause, killed)
+        log_killed("browser", cause, killed)
         if was_warm:
             # Perhaps it is the driver that hangs: better found out before the next task comes.
             self._spawn(self._warm_up())
@@ -143,7 +131,7 @@ class Browsers:
         self._live.clear()
         killed = driver.kill(wait_s=wait_s) if driver is not None else 0
         self._on_event("killed", cause)
-        _log_killed("driver", cause, killed)
+        log_killed("driver", cause, killed)
 
     async def close(self) -> None:
         """End the watch, the browsers and the driver."""
@@ -261,8 +249,8 @@ class Browsers:
             if warm.age_s >= self._settings.age_before_retirement_s:
                 self._replace(warm, "age")
             if self._is_pressed() and warm.uses > 0 and warm.open_contexts == 0:
-                # Nothing else would free what it holds while no task comes.
-                self._replace(warm, "pressure")
+                self._spawn(self._relieve(warm))
+                continue
             if looks % _LOOKS_A_PROBE == 0 or failed:
                 failed = 0 if await _answers(warm.probe(), _PROBE_S) else failed + 1
             if failed >= _FAILED_PROBES and warm is self._warm and warm.connected:
@@ -280,6 +268,15 @@ class Browsers:
             log.warning("renderer killed", extra={"fields": {"used_mb": use.largest // _MB}})
         elif use.total > limit and chromium is self._warm:
             self._replace(chromium, "memory")
+
+    async def _relieve(self, idle: Chromium) -> None:
+        """Give back what nothing else would free while no task comes.
+
+        The old one goes first: near its limits the unit may have no room for two.
+        """
+        self._on_event("retired", "pressure")
+        await self._close(idle)
+        await self._warm_up()
 
     # -- ends
 
@@ -305,11 +302,6 @@ class Browsers:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("background work failed", extra={"fields": {"reason": str(error)}})
-
-
-def _log_killed(what: str, cause: str, processes: int) -> None:
-    fields = {"reason": _REASONS[cause], "processes": processes}
-    log.warning("%s killed", what, extra={"fields": fields})
 
 
 async def _answers(asking: Coroutine[Any, Any, None], seconds: float) -> bool:

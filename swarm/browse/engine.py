@@ -25,8 +25,9 @@ from playwright.async_api import Error as PlaywrightError
 from swarm import logs
 from swarm.browse import sandbox
 from swarm.browse.attempt import Attempt
-from swarm.browse.browsers import Browsers, OnContexts, OnEvent
+from swarm.browse.browsers import Browsers
 from swarm.browse.errors import ErrorCode, JobError, job_error
+from swarm.browse.events import OnContexts, OnEvent
 from swarm.browse.failures import unforeseen
 from swarm.browse.payload import BrowserJob
 from swarm.browse.processes import make_directory, sweep

@@ -53,13 +53,14 @@ class TaskWatch:
         state: str | None = None,
         **_: object,
     ) -> None:
-        begun = self._begun.pop(task_id)
-        seconds = time.monotonic() - begun.at
+        begun = self._begun.pop(task_id, None)
+        seconds = 0.0 if begun is None else time.monotonic() - begun.at
         outcome = (state or "failure").lower()
         code = "" if outcome == "success" else error_code(retval)
         self._telemetry.task_ended(task.name, outcome, seconds, code, waited_s(task.request))
         log.info("%s[%s] %s", task.name, task_id, outcome, extra={"fields": {"seconds": seconds}})
-        logs.end_task(begun.logged)
+        if begun is not None:
+            logs.end_task(begun.logged)
 
     def _revoked(self, sender: Any = None, expired: Any = None, **_: object) -> None:
         self._telemetry.task_ended(sender.name, "expired" if expired else "revoked", 0.0)
