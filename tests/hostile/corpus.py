@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarm.browse.errors import ErrorCode
+from tests.hostile.pages import FORBIDDEN_HOSTS
 
 OK = "ok"
 DEADLINE = ErrorCode.DEADLINE
@@ -158,7 +159,7 @@ FILES = (
 )
 ANSWERS = (
     _answer("endless-redirect", LIMIT),
-    _answer("gigabyte", LIMIT),
+    _answer("gigabyte", LIMIT, limits={"bytes": 100_000_000}),
     _answer("endless-body", LIMIT, DEADLINE, alone=True),
     _answer("bomb", LIMIT, DEADLINE, CRASH, alone=True, deadline_s=10),
     _answer("drip-headers", NAV_TIMEOUT, **_SHORT),
@@ -220,6 +221,11 @@ PLACES = (
             "//",
         )
     ),
+)
+#: Tries every way to addresses that no page may reach. Only where something holds it back.
+REACH = tuple(
+    _page("reach", OK, path=f"/page/reach?part={number}", label=host, steps=[wait(3)])
+    for number, host in enumerate(FORBIDDEN_HOSTS)
 )
 #: By what is wrong with the server.
 TLS = tuple(

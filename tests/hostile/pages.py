@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+
 #: What a page must not get to see of the host.
 FORBIDDEN_PLACES = (
     "file:///etc/passwd",
@@ -17,6 +19,56 @@ FORBIDDEN_PLACES = (
     "about:config",
     "javascript:document.body.textContent='root:'",
 )
+
+#: Hosts that no page may reach, in every way to write them, and the port of who notices.
+FORBIDDEN_HOSTS = (
+    "127.0.0.1",
+    "localhost",
+    "x.localhost",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:10.77.0.10]",
+    "[64:ff9b::a4d:a]",
+    "0x7f000001",
+    "2130706433",
+    "0177.0.0.1",
+    "127.1",
+    "0.0.0.0",
+    "10.77.0.10",
+    "10.77.0.11",
+    "10.77.0.12",
+    "control",
+    "worker1",
+    "169.254.169.254",
+)
+WITNESS_PORT = 7777
+#: Every way to an address that a page has, for one of the hosts: `?part=N`.
+_WAYS = """
+const add = (name, fields) => { try { document.body.append(
+  Object.assign(document.createElement(name), fields)); } catch (e) {} };
+const quiet = f => { try { const p = f(); p?.catch?.(() => 0); } catch (e) {} };
+const part = Number(new URLSearchParams(location.search).get('part'));
+for (const goal of HOSTS.slice(part, part + 1)) for (const scheme of ['http', 'https']) {
+  const at = `${goal}:WITNESS`, url = `${scheme}://${at}/`;
+  const led = location.origin + '/redirect?to=' + encodeURIComponent(url);
+  for (const to of [url, led]) {
+    quiet(() => fetch(to, {mode: 'no-cors'})); quiet(() => navigator.sendBeacon(to, 'x'));
+    for (const name of ['img', 'script', 'iframe', 'video', 'embed', 'audio'])
+      add(name, {src: to});
+    add('object', {data: to});
+    for (const rel of ['stylesheet', 'prefetch', 'preconnect', 'dns-prefetch', 'icon', 'manifest',
+      'modulepreload', 'preload']) add('link', {rel, href: to, as: 'image'});
+    quiet(() => new EventSource(to)); quiet(() => import(to));
+    quiet(() => new Worker(URL.createObjectURL(new Blob([`importScripts("${to}")`]))));
+  }
+  quiet(() => new WebSocket(`${scheme === 'http' ? 'ws' : 'wss'}://${at}/`));
+  quiet(() => { const t = new WebTransport(`https://${at}/`); t.ready.catch(() => 0);
+    return t.closed; });
+  quiet(() => { const pc = new RTCPeerConnection({iceServers: [{urls: `stun:${at}`},
+      {urls: [`turn:${at}`, `turn:${at}?transport=tcp`], username: 'x', credential: 'x'}]});
+    pc.createDataChannel('x'); return pc.createOffer().then(o => pc.setLocalDescription(o)); });
+}"""
+_REACH = _WAYS.replace("HOSTS", json.dumps(FORBIDDEN_HOSTS)).replace("WITNESS", str(WITNESS_PORT))
 
 _FRAMES = "".join(f'<iframe src="{place}"></iframe>' for place in FORBIDDEN_PLACES)
 _LINKS = "".join(f'<a id="a{n}" href="{url}">x</a>' for n, url in enumerate(FORBIDDEN_PLACES))
@@ -183,6 +235,7 @@ PAGES: dict[str, str] = {
     # Ways out of the page.
     "places": _script(_GOING, _LINKS),
     "inner-places": f"<title>inner</title>{_FRAMES}here",
+    "reach": _script(_REACH),
     "blob": _script(
         "location.href = URL.createObjectURL(new Blob(['<p>from blob</p>'], {type: 'text/html'}))"
     ),

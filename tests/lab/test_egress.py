@@ -52,8 +52,8 @@ def running(
     place = f"/run/{unit}"
     files = {f"{name}.py": PROGRAMS / f"{name}.py"}
     files |= {f"tests/{module}.py": TESTS / f"{module}.py" for module in modules}
-    lab.on(host, f"mkdir -p {place}/tests")
     for path, source in files.items():
+        lab.on(host, f"mkdir -p {(Path(place) / path).parent}")
         text = base64.b64encode(source.read_bytes()).decode()
         lab.on(host, f"echo {text} | base64 -d > {place}/{path}")
     command = f"/usr/bin/python3 {place}/{name}.py {shlex.join(words)}"
