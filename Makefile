@@ -146,6 +146,10 @@ bench-throughput: setup $(CRAWLEE) ## Pages a second by pool mode, against a raw
 bench-density: setup ## Memory of a task beside others, against a raw loop and stock Celery
 	@$(BIN)/python -m bench.density $(BENCH_ARGS)
 
+.PHONY: bench-ablation
+bench-ablation: setup ## What single changes to browser and engine give; takes long
+	@$(BIN)/python -m bench.ablation $(BENCH_ARGS)
+
 .PHONY: bench-soak
 bench-soak: setup ## 3,000 pages on one instance: failures, what is left behind, memory
 	@$(BIN)/python -m bench.soak $(BENCH_ARGS)

@@ -146,6 +146,15 @@ def raw(at_once: int, url: str, *, directory: Path) -> Iterator[Contestant]:
 
 
 @contextmanager
+def variant(name: str, at_once: int, url: str, directory: Path) -> Iterator[Contestant]:
+    """One of `bench.variants`."""
+    directory.mkdir()
+    words = [sys.executable, "-m", "bench.ablated", name, url, str(directory)]
+    with _asked([*words, f"--at-once={at_once}"]) as contestant:
+        yield contestant
+
+
+@contextmanager
 def crawlee(at_once: int, url: str, *, directory: Path, lean: bool = False) -> Iterator[Contestant]:
     """Crawlee for Python as it comes; `lean` without the disguise that it gives each page.
 

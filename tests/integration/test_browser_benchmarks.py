@@ -65,6 +65,20 @@ def test_a_soak_counts_tasks_and_what_is_left() -> None:
     assert figures["memory_first_quarter_mb"] > 100
 
 
+def test_an_ablation_compares_a_change_with_what_it_changes() -> None:
+    figures = run(
+        "bench.ablation", "--rounds=1", "--jobs=2", "--only", "raw", "raw-prepared", "engine",
+        "engine-no-listeners",
+    )  # fmt: skip
+    variants = figures["variants"]
+    bases = {"raw-prepared": "raw", "engine": "raw", "engine-no-listeners": "engine"}
+    assert set(variants) == {"raw", *bases}
+    for name, base in bases.items():
+        # One round: its ratios are those of the figures.
+        ratio = variants[name]["cpu_s_per_job"] / variants[base]["cpu_s_per_job"]
+        assert variants[name]["cpu_ratio"] == pytest.approx(ratio, rel=0.05)
+
+
 def test_nobody_is_told_when_he_cannot_read_the_repository(tmp_path: Any) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root becomes somebody else")
