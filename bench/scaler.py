@@ -10,12 +10,13 @@ import sys
 from unittest.mock import patch
 
 from swarm.scaler import daemon
+from swarm.scaler.adapters import commands
 
 
 def main(status_directory: str) -> int:
     """Run until SIGTERM."""
     program = (sys.executable, "-m", "bench.unitctl", status_directory)
-    with patch.object(daemon, "local_unitctl", lambda: program):
+    with patch.object(commands, "local_unitctl", lambda: program):
         return daemon.main()
 
 
