@@ -61,7 +61,9 @@ def together(desk: Desk) -> Iterator[Together]:
 
 def check(row: Row, outcome: Outcome) -> None:
     assert outcome.end in row.codes, outcome
-    assert outcome.seconds <= row.deadline_s + _GRACE_S
+    # More where others keep the machine busy: what nobody is let do is not late.
+    crowd = max(1.0, os.getloadavg()[0] / (4 * (os.cpu_count() or 1)))
+    assert outcome.seconds <= row.deadline_s + _GRACE_S * crowd
     # Redis holds it.
     assert len(str(outcome.result)) < 300_000
 
