@@ -15,6 +15,7 @@ import click
 
 import swarm
 from swarm.artifact_cli import artifact
+from swarm.brokers_cli import brokers
 from swarm.browse_cli import run, schema
 from swarm.cancel_cli import cancel
 from swarm.config import config_path, load_settings
@@ -31,7 +32,7 @@ def cli() -> None:
     """A browser-automation swarm on bare VMs."""
 
 
-for command in (artifact, cancel, dead, run, schema, status):
+for command in (artifact, brokers, cancel, dead, run, schema, status):
     cli.add_command(command)
 
 

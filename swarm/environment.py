@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, cast, get_args
 
-from swarm.brokers import Broker, parse_broker
+from swarm.brokers.address import Broker, Brokers, check_files, parse_broker
 from swarm.browse.secrets import Secrets
 from swarm.config import config_path, load_settings
+from swarm.env_file import env_file_here, named_env_file
 from swarm.errors import ConfigError, Problem
 from swarm.settings import (
     DEFAULT_CREDENTIALS_DIRECTORY,
@@ -24,19 +25,12 @@ from swarm.settings import (
     PoolSettings,
     Settings,
 )
+from swarm.variables import Autoscale, VariableReader
 
 CeleryPool = Literal["prefork", "solo", "threads"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Autoscale:
-    """Bounds of Celery's own autoscaler inside one instance, in processes."""
-
-    maximum: int
-    minimum: int
+_BROKER_VARIABLES = ("REDIS_URL", "REDIS_FALLBACK_URL", "REDIS_FALLBACK_ENABLED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +86,76 @@ def read_credential(name: str, environ: Mapping[str, str] = os.environ) -> str |
 def read_broker(
     environ: Mapping[str, str] = os.environ, *, credential: str = "redis-url"
 ) -> Broker:
-    """The primary broker: `REDIS_URL`, else the credential, which says as whom to enter.
+    """The primary broker alone, as `read_brokers` finds it.
 
     Raises:
-        ConfigError: neither is there, or the URL is wrong.
+        ConfigError: it is nowhere, or its URL is wrong.
     """
-    url = environ.get("REDIS_URL") or read_credential(credential, environ)
+    value, where = _find_brokers(environ, credential)["REDIS_URL"]
+    return _checked("primary", value, where)
+
+
+def read_brokers(
+    environ: Mapping[str, str] = os.environ, *, credential: str = "redis-url"
+) -> Brokers:
+    """Both brokers; the fallback only if `REDIS_FALLBACK_ENABLED` says so.
+
+    Each variable comes from the environment, else from the file `SWARM_ENV_FILE`, else from the
+    credential, which says as whom to enter (`redis-url-scaler`, `redis-fallback-url-scaler`).
+    If all of these know no `REDIS_URL`, and this is no service, from `.env` in the working
+    directory: last, so that no stray file turns away what was set up.
+
+    Raises:
+        ConfigError: with every problem of every variable.
+    """
+    found = _find_brokers(environ, credential)
+    reader = VariableReader(environ)
+    primary = reader.attempt(lambda: _checked("primary", *found["REDIS_URL"]))
+    value, where = found["REDIS_FALLBACK_ENABLED"]
+    enabled = reader.boolean(where, value)
+    fallback = None
+    if enabled:
+        fallback = reader.attempt(lambda: _checked("fallback", *found["REDIS_FALLBACK_URL"]))
+    if primary and fallback and primary.place == fallback.place:
+        expected = "another Redis than REDIS_URL: together they would fail"
+        reader.problem(found["REDIS_FALLBACK_URL"][1], fallback.address, expected)
+    if reader.problems or primary is None:
+        raise ConfigError(reader.problems)
+    return Brokers(primary, fallback)
+
+
+def _find_brokers(environ: Mapping[str, str], credential: str) -> dict[str, tuple[str, str]]:
+    """Variable -> its value, empty if there is none, and where that stands."""
+    found = {name: (environ.get(name, ""), name) for name in _BROKER_VARIABLES}
+
+    def add(values: Mapping[str, str], source: str) -> None:
+        for name, value in values.items():
+            if value and not found[name][0]:
+                found[name] = (value, f"{name}{source}")
+
+    add(named_env_file(environ, found), f" in {environ.get('SWARM_ENV_FILE')}")
+    credentials = {
+        "REDIS_URL": credential,
+        "REDIS_FALLBACK_URL": credential.replace("redis-url", "redis-fallback-url"),
+    }
+    for name, file in credentials.items():
+        add({name: read_credential(file, environ) or ""}, "")
+    if not found["REDIS_URL"][0] and "CREDENTIALS_DIRECTORY" not in environ:
+        add(env_file_here(found), " in .env")
+    return found
+
+
+def _checked(name: str, url: str, where: str) -> Broker:
     if not url:
-        raise ConfigError(
-            [
-                Problem(
-                    "REDIS_URL",
-                    "nothing",
-                    "redis://USER:PASSWORD@HOST:6379/0 or rediss://..., in the environment or in "
-                    f"{DEFAULT_CREDENTIALS_DIRECTORY}/{credential} (readable by root)",
-                )
-            ]
+        reason = " (REDIS_FALLBACK_ENABLED is on)" if name == "fallback" else ""
+        expected = (
+            "redis://USER:PASSWORD@HOST:6379/0 or rediss://..., in the environment, in .env or in "
+            f"{DEFAULT_CREDENTIALS_DIRECTORY}/redis-url (readable by root){reason}"
         )
-    return parse_broker("primary", url, variable="REDIS_URL")
+        raise ConfigError([Problem(where, "nothing", expected)])
+    broker = parse_broker(name, url, variable=where)
+    check_files(broker, variable=where)
+    return broker
 
 
 def read_browser_secrets(environ: Mapping[str, str] = os.environ) -> Secrets:
@@ -156,7 +202,7 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
     Raises:
         ConfigError: with the problems of config.yaml, of the broker and of every variable.
     """
-    reader = _Reader(environ)
+    reader = VariableReader(environ)
     settings = reader.attempt(lambda: read_settings(environ))
     broker = reader.attempt(lambda: read_broker(environ))
     pool_name = environ.get("SWARM_POOL", "")
@@ -216,58 +262,3 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
         secrets=secrets,
         artifacts_credential=artifacts_credential or "",
     )
-
-
-class _Reader:
-    """Reads variables one by one and collects what is wrong with them."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.problems: list[Problem] = []
-
-    def problem(self, variable: str, value: str, expected: str) -> None:
-        self.problems.append(Problem(variable, repr(value) if value else "nothing", expected))
-
-    def attempt(self, read: Callable[[], _T]) -> _T | None:
-        try:
-            return read()
-        except ConfigError as exc:
-            self.problems.extend(exc.problems)
-            return None
-
-    def integer(
-        self, variable: str, *, minimum: int, maximum: int, default: int | None = None
-    ) -> int:
-        text = self._environ.get(variable, "")
-        if not text and default is not None:
-            return default
-        if re.fullmatch(r"[0-9]{1,9}", text) and minimum <= int(text) <= maximum:
-            return int(text)
-        self.problem(variable, text, f"a whole number from {minimum} to {maximum}")
-        return minimum
-
-    def choice(self, variable: str, allowed: tuple[str, ...], *, default: str) -> str:
-        text = self._environ.get(variable, "") or default
-        if text.lower() not in allowed:
-            self.problem(variable, text, f"one of {', '.join(allowed)}")
-            return default
-        return text.lower()
-
-    def queues(self, *, default: tuple[str, ...]) -> tuple[str, ...]:
-        text = self._environ.get("CELERY_QUEUES", "")
-        queues = tuple(queue.strip() for queue in text.split(",")) if text else default
-        if "" in queues:
-            self.problem("CELERY_QUEUES", text, "queue names separated by single commas")
-        return tuple(queue for queue in queues if queue)
-
-    def autoscale(self) -> Autoscale | None:
-        text = self._environ.get("CELERY_AUTOSCALE", "")
-        if not text:
-            return None
-        match = re.fullmatch(r"([0-9]{1,3}),([0-9]{1,3})", text.replace(" ", ""))
-        if match and 1 <= int(match[2]) <= int(match[1]) <= 64:
-            return Autoscale(maximum=int(match[1]), minimum=int(match[2]))
-        self.problem(
-            "CELERY_AUTOSCALE", text, 'two whole numbers "max,min" with 1 <= min <= max <= 64'
-        )
-        return None

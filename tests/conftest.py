@@ -28,6 +28,8 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in tuple(os.environ):
         if name.startswith(("SWARM_", "CELERY_")) or name in {
             "REDIS_URL",
+            "REDIS_FALLBACK_URL",
+            "REDIS_FALLBACK_ENABLED",
             "CREDENTIALS_DIRECTORY",
             "NOTIFY_SOCKET",
             "SSH_ORIGINAL_COMMAND",

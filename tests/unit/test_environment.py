@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from swarm.environment import (
-    Autoscale,
     WorkerEnvironment,
     read_broker,
     read_credential,
     read_worker,
 )
 from swarm.errors import ConfigError
+from swarm.variables import Autoscale
 
 CONFIG = """
 pools:

@@ -13,7 +13,8 @@ from celery.worker import state as celery_state
 
 from swarm.brokers import Broker
 from swarm.browse.secrets import Secrets
-from swarm.environment import Autoscale, WorkerEnvironment
+from swarm.environment import WorkerEnvironment
+from swarm.variables import Autoscale
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.reporter import Reporter
 from swarm.worker.telemetry import Telemetry
