@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 from playwright.async_api import Error as PlaywrightError
@@ -12,6 +15,8 @@ from playwright.async_api import Playwright, async_playwright
 from swarm.browse.processes import child_processes, kill_tree
 
 _STOP_S = 2.0
+# Collects the driver's garbage; why is said there. Node reads a quoted word as JSON has it.
+_HEAP = f"--require={json.dumps(str(Path(__file__).with_name('driver_heap.cjs')))}"
 
 
 class Driver:
@@ -28,6 +33,7 @@ class Driver:
         Raises:
             playwright.async_api.Error: it did not start.
         """
+        _pass_to_node(_HEAP)
         before = child_processes()
         playwright = await async_playwright().start()
         return cls(playwright, child_processes() - before)
@@ -65,3 +71,10 @@ class Driver:
         if wait_s:
             psutil.wait_procs(self._processes, timeout=wait_s)
         return killed
+
+
+def _pass_to_node(option: str) -> None:
+    """Playwright's driver takes its environment from ours, and nothing else."""
+    options = os.environ.get("NODE_OPTIONS", "")
+    if option not in options:
+        os.environ["NODE_OPTIONS"] = f"{options} {option}".strip()
