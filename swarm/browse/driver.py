@@ -15,8 +15,8 @@ from playwright.async_api import Playwright, async_playwright
 from swarm.browse.processes import child_processes, kill_tree
 
 _STOP_S = 2.0
-# Collects the driver's garbage; why is said there. Node reads a quoted word as JSON has it.
-_HEAP = f"--require={json.dumps(str(Path(__file__).with_name('driver_heap.cjs')))}"
+# Collects the driver's garbage; why is said there.
+_HEAP = Path(__file__).resolve().with_name("driver_heap.cjs")
 
 
 class Driver:
@@ -33,7 +33,10 @@ class Driver:
         Raises:
             playwright.async_api.Error: it did not start.
         """
-        _pass_to_node(_HEAP)
+        # A release that is removed under a running worker must not cost it its driver.
+        if _HEAP.exists():
+            # Node reads a quoted word as JSON has it.
+            _pass_to_node(f"--require={json.dumps(str(_HEAP))}")
         before = child_processes()
         playwright = await async_playwright().start()
         return cls(playwright, child_processes() - before)
