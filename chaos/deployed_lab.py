@@ -207,6 +207,11 @@ class DeployedLab:
 
     def lead_through(self, host: str, port: int) -> None:
         """A host's new connections to Redis go to a port of this machine."""
+        # Which the egress control of its workers sees, and forgets by itself.
+        place = f"{{ {HERE} . {port} timeout 1h }}"
+        self.in_network_of(
+            host, "nft", "add", "element", "inet", "swarm_egress", "destinations4", place
+        )
         self.in_network_of(host, *_nat("-A", port))
 
     def lead_straight(self, host: str, port: int) -> None:
