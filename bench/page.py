@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any
 
 CHROMIUM = "/usr/bin/chromium-headless-shell"
@@ -26,11 +26,17 @@ def payload(url: str) -> dict[str, Any]:
 @contextmanager
 def page_server() -> Iterator[str]:
     """Serves the page on loopback from a thread; yields its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), _Handler)) as origin:
+        yield f"{origin}/rows"
+
+
+@contextmanager
+def served(server: HTTPServer) -> Iterator[str]:
+    """A server at work in a thread; yields the origin of its pages."""
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/rows"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

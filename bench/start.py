@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ from statistics import median
 
 import yaml
 
+from bench.page import CHROMIUM, served
 from lab.pages import make_server
 from swarm.celery_app import app
 from swarm.client import Client
@@ -30,7 +30,6 @@ from tests.loopback import RedisServer, free_port
 
 ROUNDS = 5
 TIMEOUT_S = 60.0
-CHROMIUM = "/usr/bin/chromium-headless-shell"
 
 _BARE_START = f"""
 from playwright.sync_api import sync_playwright
@@ -128,15 +127,8 @@ def configure(directory: Path, redis_url: str) -> None:
 @contextmanager
 def page_server() -> Iterator[str]:
     """The demo's pages; yields the address of one that answers at once."""
-    server = make_server("127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/page/2"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(make_server("127.0.0.1", 0)) as origin:
+        yield f"{origin}/page/2"
 
 
 if __name__ == "__main__":

@@ -20,15 +20,15 @@ from tests.programs import SQUID
 ROLE = Path(__file__).parents[1] / "roles" / "egress"
 
 
-def render_squid(**variables: Any) -> str:
-    """squid.conf by the role's template, with its defaults where nothing else is said."""
+def render_egress(template: str, **variables: Any) -> str:
+    """One of the role's templates, with its defaults where nothing else is said."""
     known: dict[str, Any] = {}
     for name in ("defaults", "vars"):
         known |= yaml.safe_load((ROLE / name / "main.yml").read_text(encoding="utf-8"))
     templates = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    text = (ROLE / "templates" / "squid.conf.j2").read_text(encoding="utf-8")
+    text = (ROLE / "templates" / template).read_text(encoding="utf-8")
     return templates.from_string(text).render({**known, **variables})
 
 
@@ -49,7 +49,8 @@ class RoleEgress:
     def start(self) -> None:
         config = self.directory / "squid.conf"
         config.write_text(
-            render_squid(
+            render_egress(
+                "squid.conf.j2",
                 egress_port=self.port,
                 egress_allowed=list(self.allowed),
                 egress_nameservers=list(self.nameservers),

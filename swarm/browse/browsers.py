@@ -20,7 +20,7 @@ from playwright.async_api import Error as PlaywrightError
 from swarm import logs
 from swarm.browse.chromium import Chromium
 from swarm.browse.driver import Driver
-from swarm.browse.events import OnContexts, OnEvent, log_killed
+from swarm.browse.events import KillCause, OnContexts, OnEvent, log_killed
 from swarm.settings import BrowserSettings
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Browsers:
         """A page's renderer is gone: by itself (`crash`), or killed for its `memory`."""
         self._on_event("page-crashed", cause)
 
-    def discard(self, chromium: Chromium, cause: str) -> None:
+    def discard(self, chromium: Chromium, cause: KillCause) -> None:
         """Kill a browser that hangs; tasks on it see it vanish."""
         if chromium not in self._live:
             return
@@ -125,7 +125,7 @@ class Browsers:
         if chromium in self._live:
             self._lose(chromium)
 
-    def kill_all(self, cause: str, *, wait_s: float = 0.0) -> None:
+    def kill_all(self, cause: KillCause, *, wait_s: float = 0.0) -> None:
         """Kill the driver and every browser; safe from any thread."""
         driver, self._driver, self._warm = self._driver, None, None
         self._live.clear()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 from playwright.async_api import Browser, CDPSession, Playwright
@@ -18,8 +18,6 @@ from swarm.browse.contexts import devices_of
 from swarm.browse.processes import TreeUse, kill_tree, tree_use
 from swarm.browse.result import BrowserUse
 from swarm.settings import BrowserSettings
-
-RetirementCause = Literal["uses", "age", "memory"]
 
 #: Of every browser.
 ARGUMENTS = (

@@ -14,8 +14,9 @@ OnEvent = Callable[[BrowserEvent, str], None]
 #: Called with the number of contexts that are open, whenever it changes.
 OnContexts = Callable[[int], None]
 
-#: What the journal says of each cause of a killing.
-_REASONS = {
+KillCause = Literal["close", "probe", "driver", "deadline", "stop"]
+#: What the journal says of each.
+_REASONS: dict[KillCause, str] = {
     "close": "its page does not close",
     "probe": "no sign of life",
     "driver": "the driver gives no sign of life",
@@ -24,7 +25,7 @@ _REASONS = {
 }
 
 
-def log_killed(what: str, cause: str, processes: int) -> None:
+def log_killed(what: str, cause: KillCause, processes: int) -> None:
     """One line; `cause` as in the event, `processes` how many there were."""
     fields = {"reason": _REASONS[cause], "processes": processes}
     log.warning("%s killed", what, extra={"fields": fields})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -16,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from bench.proxy import CountingProxy
+from tests.integration.benchmarks import run_benchmark
 from tests.integration.stage import REPOSITORY
 from tests.loopback import PASSWORD, REDIS, RedisServer
 from tests.programs import need
@@ -83,25 +82,8 @@ def test_who_loses_redis_loses_the_connection_to_the_proxy(tmp_path: Path) -> No
             client.execute_command("PING")
 
 
-def run(module: str) -> dict[str, Any]:
-    """The object on its last line."""
-    need(REDIS, "redis-tools")
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--quick"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
 def test_bench_commands_counts_at_rest_and_for_tasks() -> None:
-    figures = run("bench.commands")
+    figures = run_benchmark("bench.commands", "--quick")
     assert figures["idle_per_hour"] >= 0
     assert figures["idle_per_hour_each_more"] >= 0
     # Stock asks for work every second; LPUSH, BRPOP, three transactions, and the result's way.
@@ -116,7 +98,7 @@ def test_bench_commands_counts_at_rest_and_for_tasks() -> None:
 
 
 def test_bench_dispatch_times_both_sides() -> None:
-    figures = run("bench.dispatch")
+    figures = run_benchmark("bench.dispatch", "--quick")
     for side in ("", "stock_"):
         assert figures[f"{side}tasks_per_s"] > 0
         assert 0 < figures[f"{side}p50_ms"] <= figures[f"{side}p99_ms"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,27 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.integration.benchmarks import run_benchmark
 from tests.integration.stage import REPOSITORY
-from tests.loopback import REDIS
 from tests.programs import CHROMIUM, need
 
 
 def run(module: str, *words: str) -> dict[str, Any]:
-    """The object on its last line; root as it is, wherever the repository lies."""
-    need(REDIS, "redis-tools")
+    """As root, wherever the repository lies: nobody else may be let in."""
     need(CHROMIUM, "chromium-headless-shell")
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--as-root", *words],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    return run_benchmark(module, "--as-root", *words)
 
 
 def test_throughput_measures_everybody() -> None:

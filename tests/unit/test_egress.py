@@ -8,7 +8,7 @@ import yaml
 
 from swarm.browse.egress import refusal, refusal_of_tunnel
 from swarm.browse.errors import ErrorCode
-from tests.role_egress import ROLE, render_squid
+from tests.role_egress import ROLE, render_egress
 
 _VARS = yaml.safe_load((ROLE / "vars" / "main.yml").read_text(encoding="utf-8"))
 NOT_GLOBAL = [
@@ -103,7 +103,7 @@ def test_all_that_is_no_global_unicast_is_on_the_list_but_for_ipv4() -> None:
 
 
 def test_allowed_targets_come_before_what_is_refused() -> None:
-    text = render_squid(egress_allowed=[{"address": "10.1.2.3", "port": 8080}])
+    text = render_egress("squid.conf.j2", egress_allowed=[{"address": "10.1.2.3", "port": 8080}])
     rules = [line for line in text.splitlines() if line.startswith("http_access")]
     assert rules.index("http_access allow allowed_1 allowed_1_port") < rules.index(
         "http_access deny not_global"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import jinja2
-import yaml
+from tests.role_egress import render_egress
 
-ROLE = Path(__file__).parents[2] / "roles" / "egress"
 BROKER = {"address": "10.1.2.3", "port": 6379}
 STORE = {"address": "10.1.2.3", "port": 9480}
 STORE6 = {"address": "fd00::3", "port": 9480}
@@ -17,17 +14,11 @@ STORE6 = {"address": "fd00::3", "port": 9480}
 def render(
     *, numbered: list[Any], named: tuple[str, ...] = (), allowed: list[Any] | None = None
 ) -> str:
-    templates = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
-    text = (ROLE / "templates" / "egress.nft.j2").read_text(encoding="utf-8")
-    known = yaml.safe_load((ROLE / "vars" / "main.yml").read_text(encoding="utf-8"))
-    return templates.from_string(text).render(
-        {
-            **known,
-            "egress_port": 3128,
-            "egress_allowed": allowed or [],
-            "__egress_numbered": numbered,
-            "__egress_named": list(named),
-        }
+    return render_egress(
+        "egress.nft.j2",
+        egress_allowed=allowed or [],
+        __egress_numbered=numbered,
+        __egress_named=list(named),
     )
 
 
