@@ -17,6 +17,7 @@ from typing import Any
 import asyncssh
 import pytest
 
+from lab.hosted import Certificates, make_certificates
 from swarm.scaler.adapters.commands import SshRunner
 from swarm.settings import HostSettings
 from tests.contract.redis_keys import KEYS
@@ -150,3 +151,9 @@ def redis(role_redis: RoleRedis) -> Iterator[RoleRedis]:
     with role_redis.connect("admin") as admin:
         admin.config_set("maxmemory", role_redis.mark)
         admin.flushall()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Of a private authority, for the stand-in for a hosted Redis."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -17,11 +17,6 @@ from tests.programs import need
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     need(REDIS, "redis-tools")
     with RedisServer(tmp_path_factory.mktemp("behind")) as server:
