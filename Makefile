@@ -208,6 +208,7 @@ $(SQUID):
 	@cd .cache/squid && apt-get download -qq -o APT::Sandbox::User=root \
 	  squid squid-common squid-langpack libecap3 libltdl7 libtdb1 && \
 	  for package in *.deb; do dpkg-deb -x $$package .; done
+	@LD_LIBRARY_PATH=$$(echo .cache/squid/usr/lib/*-linux-gnu) $@ -v >/dev/null
 	@touch $@
 
 $(CRAWLEE): requirements/crawlee.txt
