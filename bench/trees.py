@@ -15,7 +15,11 @@ _LOOK_S = 0.03
 
 
 class CpuClock:
-    """Counts a tree's processor seconds from now on; those of a process that ends are not known."""
+    """Counts a tree's processor seconds from now on.
+
+    A process that ends meanwhile counts with all of its life, if its parent has waited for it, and
+    else not at all: where browsers are retired some readings are off, and only a median holds.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

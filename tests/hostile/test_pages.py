@@ -61,9 +61,7 @@ def together(desk: Desk) -> Iterator[Together]:
 
 def check(row: Row, outcome: Outcome) -> None:
     assert outcome.end in row.codes, outcome
-    # More where others keep the machine busy: what nobody is let do is not late.
-    crowd = max(1.0, os.getloadavg()[0] / (4 * (os.cpu_count() or 1)))
-    assert outcome.seconds <= row.deadline_s + _GRACE_S * crowd
+    assert outcome.seconds <= row.deadline_s + _GRACE_S
     # Redis holds it.
     assert len(str(outcome.result)) < 300_000
 
@@ -77,9 +75,8 @@ def test_neighbours_of_hostile_pages_are_done(together: Together, desk: Desk) ->
     outcomes = together.neighbours()
     assert len(outcomes) > 5
     assert {outcome.end for outcome in outcomes} == {"ok"}
-    # And none of them had to be done twice.
-    assert [event for event in desk.events if event[0] in {"lost", "retired"}] == []
-    assert ("killed", "hung") not in desk.events
+    # And none of them had to be done twice: a browser that is retired finishes what it has.
+    assert [event for event in desk.events if event[0] in {"lost", "killed"}] == []
 
 
 @pytest.mark.parametrize("row", ALONE, ids=lambda row: row.name)
