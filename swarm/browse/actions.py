@@ -6,6 +6,7 @@ from typing import Any, assert_never
 
 from playwright.async_api import Page
 
+from swarm.browse import viewport
 from swarm.browse.errors import ErrorCode, job_error
 from swarm.browse.payload import actions
 from swarm.browse.readable import main_text_of, markdown_of
@@ -87,6 +88,13 @@ async def screenshot(
     Raises:
         JobError: RESOURCE_LIMIT, the page is larger than a picture can be.
     """
+    mime = f"image/{action.format}"
+    if action.shows_viewport and viewport.is_plain(session.job):
+        picture = await viewport.capture(
+            session.page, encoding=action.format, quality=action.quality, timeout_ms=timeout_ms
+        )
+        if picture is not None:
+            return await session.outbox.content(picture, kind="screenshot", mime=mime)
     options: dict[str, Any] = {"timeout": timeout_ms, "type": action.format}
     if action.quality is not None:
         options["quality"] = action.quality
@@ -99,7 +107,7 @@ async def screenshot(
         elif action.clip is not None:
             options["clip"] = action.clip.model_dump()
         picture = await session.page.screenshot(**options)
-    return await session.outbox.content(picture, kind="screenshot", mime=f"image/{action.format}")
+    return await session.outbox.content(picture, kind="screenshot", mime=mime)
 
 
 async def _check_size(page: Page, *, stage: str) -> None:
