@@ -6,10 +6,10 @@ from typing import Any, assert_never
 
 from playwright.async_api import Page
 
-from swarm.browse import viewport
 from swarm.browse.errors import ErrorCode, job_error
 from swarm.browse.payload import actions
 from swarm.browse.readable import main_text_of, markdown_of
+from swarm.browse.reading import Reader
 from swarm.browse.session import Session
 
 #: What a step without a value gives.
@@ -58,20 +58,22 @@ async def perform(
         playwright.async_api.Error: a selector that matches nothing in time or does not parse,
             or a page that crashed.
     """
-    page, outbox = session.page, session.outbox
+    reader, outbox = session.reader, session.outbox
     match action:
         case actions.Screenshot():
             return await screenshot(action, session, stage=stage, timeout_ms=timeout_ms)
         case actions.Pdf():
             return await outbox.content(
-                await _pdf(action, page), kind="pdf", mime="application/pdf"
+                await _pdf(action, session.page), kind="pdf", mime="application/pdf"
             )
         case actions.Html() | actions.Text() | actions.Markdown():
             return await _text(action, session, stage=stage, timeout_ms=timeout_ms)
         case actions.Links():
-            return await outbox.values(await page.evaluate(_LINKS_SCRIPT, _MAX_LINKS), kind="links")
+            return await outbox.values(
+                await reader.evaluate(_LINKS_SCRIPT, _MAX_LINKS), kind="links"
+            )
         case actions.Metadata():
-            return await outbox.values(await page.evaluate(_METADATA_SCRIPT), kind="metadata")
+            return await outbox.values(await reader.evaluate(_METADATA_SCRIPT), kind="metadata")
         case actions.Extract():
             return await extract(action, session)
         case actions.Download():
@@ -88,30 +90,25 @@ async def screenshot(
     Raises:
         JobError: RESOURCE_LIMIT, the page is larger than a picture can be.
     """
-    mime = f"image/{action.format}"
-    if action.shows_viewport and viewport.is_plain(session.job):
-        picture = await viewport.capture(
-            session.page, encoding=action.format, quality=action.quality, timeout_ms=timeout_ms
-        )
-        if picture is not None:
-            return await session.outbox.content(picture, kind="screenshot", mime=mime)
-    options: dict[str, Any] = {"timeout": timeout_ms, "type": action.format}
-    if action.quality is not None:
-        options["quality"] = action.quality
+    page, quality = session.page, action.quality
+    options: dict[str, Any] = {"type": action.format, "quality": quality, "timeout": timeout_ms}
     if action.selector is not None:
-        picture = await session.page.locator(action.selector).first.screenshot(**options)
+        picture = await page.locator(action.selector).first.screenshot(**options)
+    elif action.full_page:
+        await _check_size(session.reader, stage=stage)
+        picture = await page.screenshot(full_page=True, **options)
+    elif action.clip is not None:
+        options["clip"] = action.clip.model_dump()
+        picture = await page.screenshot(**options)
     else:
-        if action.full_page:
-            await _check_size(session.page, stage=stage)
-            options["full_page"] = True
-        elif action.clip is not None:
-            options["clip"] = action.clip.model_dump()
-        picture = await session.page.screenshot(**options)
-    return await session.outbox.content(picture, kind="screenshot", mime=mime)
+        picture = await session.reader.viewport(
+            encoding=action.format, quality=quality, timeout_ms=timeout_ms
+        )
+    return await session.outbox.content(picture, kind="screenshot", mime=f"image/{action.format}")
 
 
-async def _check_size(page: Page, *, stage: str) -> None:
-    width, height = await page.evaluate(_HEIGHT_SCRIPT)
+async def _check_size(reader: Reader, *, stage: str) -> None:
+    width, height = await reader.evaluate(_HEIGHT_SCRIPT)
     if max(width, height) > MAX_PICTURE_PX:
         message = (
             f"the page is {width} by {height} pixels, a picture at most {MAX_PICTURE_PX}; "
@@ -123,7 +120,7 @@ async def _check_size(page: Page, *, stage: str) -> None:
 async def extract(action: actions.Extract, session: Session) -> Any:
     """The named values, or the id of the artifact that holds them."""
     fields = {name: field.model_dump() for name, field in action.fields.items()}
-    values = await session.page.evaluate(_EXTRACT_SCRIPT, fields)
+    values = await session.reader.evaluate(_EXTRACT_SCRIPT, fields)
     return await session.outbox.values(values, kind="extract")
 
 
@@ -147,20 +144,20 @@ async def _text(
     timeout_ms: float,
 ) -> str:
     """The page in one of the forms that people and programs read; large ones as an artifact."""
-    page = session.page
+    page, reader = session.page, session.reader
     match action:
         case actions.Html(selector=None):
-            text = await page.content()
+            text = await reader.content()
         case actions.Html():
             element = page.locator(str(action.selector)).first
             text = await element.evaluate("element => element.outerHTML", timeout=timeout_ms)
         case actions.Text(main_content=True):
-            text = await main_text_of(await page.content(), page.url, stage=stage)
+            text = await main_text_of(await reader.content(), page.url, stage=stage)
         case actions.Text():
-            text = await page.locator(action.selector).first.inner_text(timeout=timeout_ms)
+            text = await reader.inner_text(action.selector, timeout_ms=timeout_ms)
         case actions.Markdown():
             text = await markdown_of(
-                await page.content(), page.url, main_content=action.main_content, stage=stage
+                await reader.content(), page.url, main_content=action.main_content, stage=stage
             )
         case _:
             assert_never(action)

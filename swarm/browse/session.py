@@ -11,6 +11,7 @@ from swarm.browse.navigation import Navigator
 from swarm.browse.outbox import Outbox
 from swarm.browse.payload import BrowserJob
 from swarm.browse.payload.parts import SecretText
+from swarm.browse.reading import Reader
 from swarm.browse.secrets import Redactor, Secrets
 from swarm.settings import BrowserSettings
 
@@ -21,6 +22,7 @@ class Session:
 
     job: BrowserJob
     page: Page
+    reader: Reader
     navigator: Navigator
     downloads: Downloads
     outbox: Outbox

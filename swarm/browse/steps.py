@@ -37,7 +37,7 @@ async def take(step: steps.Step, session: Session, *, stage: str, timeout_ms: fl
                 step.url, step.wait_until, timeout_ms=timeout_ms, stage=stage
             )
         case steps.Assert():
-            await _assert(step, session.page, stage=stage, timeout_ms=timeout_ms)
+            await _assert(step, session, stage=stage, timeout_ms=timeout_ms)
         case steps.Fill():
             value = session.reveal(step.value, stage=stage)
             await session.page.fill(step.selector, value, timeout=timeout_ms)
@@ -90,20 +90,19 @@ async def _wait_for(step: steps.WaitFor, page: Page, *, timeout_ms: float) -> No
         await page.wait_for_timeout(step.ms)
 
 
-async def _assert(step: steps.Assert, page: Page, *, stage: str, timeout_ms: float) -> None:
+async def _assert(step: steps.Assert, session: Session, *, stage: str, timeout_ms: float) -> None:
     def fail(found: str) -> None:
         raise job_error(ErrorCode.ACTION_FAILED, f"not as asserted: {found}", stage=stage)
 
-    if step.url is not None and step.url not in page.url:
+    if step.url is not None and step.url not in session.page.url:
         fail(f"the URL does not contain {step.url!r}")
     if step.selector is None:
         return
-    found = page.locator(step.selector)
     if step.text is not None:
-        text = await found.first.inner_text(timeout=timeout_ms)
+        text = await session.reader.inner_text(step.selector, timeout_ms=timeout_ms)
         if step.text not in text:
             fail(f"{step.selector} does not contain {step.text!r}")
-    count = await found.count()
+    count = await session.reader.count(step.selector)
     if step.count is not None and count != step.count:
         fail(f"{count} elements match {step.selector}, expected {step.count}")
     if count == 0 and step.count is None:

@@ -27,6 +27,7 @@ from swarm.browse.navigation import Navigator
 from swarm.browse.outbox import Outbox
 from swarm.browse.payload import BrowserJob
 from swarm.browse.progress import Progress
+from swarm.browse.reading import Reader
 from swarm.browse.recordings import Recordings
 from swarm.browse.result import BrowserUse, Failure, JobResult, Redirect
 from swarm.browse.secrets import Redactor, Secrets
@@ -97,7 +98,7 @@ class Visit:
             if self._job.actions:
                 with progress.timed("actions"):
                     await self._perform_actions(session)
-            self._title = await session.page.title()
+            self._title = await session.reader.title()
         except PlaywrightError as exc:
             raise classify(exc, stage=progress.stage) from exc
         except OSError as exc:
@@ -123,6 +124,7 @@ class Visit:
         return Session(
             job=self._job,
             page=page,
+            reader=Reader(page, self._job),
             navigator=self._navigator,
             downloads=self._downloads,
             outbox=self._outbox,

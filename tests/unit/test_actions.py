@@ -16,6 +16,7 @@ from swarm.browse.errors import JobError
 from swarm.browse.navigation import Navigator
 from swarm.browse.outbox import Outbox
 from swarm.browse.payload import parse_browser_job
+from swarm.browse.reading import Reader
 from swarm.browse.secrets import Redactor, Secrets
 from swarm.browse.session import Session
 from swarm.settings import BrowserSettings
@@ -56,13 +57,16 @@ class Page:
 
 async def run(tmp_path: Path, page: Page, **fields: Any) -> tuple[Any, Any]:
     """The action's value and the artifact it left, if any."""
-    job = parse_browser_job({"url": "http://h/", "actions": [fields]})
+    # With a trace all is asked of Playwright.
+    capture = {"trace": "on"}
+    job = parse_browser_job({"url": "http://h/", "actions": [fields], "capture": capture})
     redactor = Redactor()
     outbox = Outbox(DirectoryStore(tmp_path, host="h1"), redactor, inline_bytes=1024)
     fake: Any = page
     session = Session(
         job=job,
         page=fake,
+        reader=Reader(fake, job),
         navigator=Navigator(fake, job),
         downloads=Downloads(fake, max_bytes=1, on_excess=print),
         outbox=outbox,
@@ -81,7 +85,7 @@ def stored(artifact: Any) -> bytes:
 async def test_a_screenshot_is_an_artifact(tmp_path: Path) -> None:
     page = Page(values=[800, 3000])
     value, artifact = await run(tmp_path, page, kind="screenshot", full_page=True)
-    assert page.asked == [None, {"full_page": True, "timeout": 500, "type": "png"}]
+    assert page.asked == [None, {"full_page": True, "timeout": 500, "type": "png", "quality": None}]
     assert value == artifact.id
     assert stored(artifact) == b"\x89PNG"
 

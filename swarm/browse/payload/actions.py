@@ -38,11 +38,6 @@ class Screenshot(Doing):
             raise ValueError("quality only with the format jpeg")
         return self
 
-    @property
-    def shows_viewport(self) -> bool:
-        """Whether it is of what a visitor sees, and no more and no less."""
-        return not self.full_page and self.selector is None and self.clip is None
-
 
 class Pdf(Doing):
     """The page as it would be printed."""
