@@ -19,8 +19,8 @@ from playwright.async_api import Error as PlaywrightError
 
 from swarm import logs
 from swarm.browse.chromium import Chromium
-from swarm.browse.driver import Driver
 from swarm.browse.events import KillCause, OnContexts, OnEvent, log_killed
+from swarm.browse.launcher import Launcher
 from swarm.settings import BrowserSettings
 
 log = logging.getLogger(__name__)
@@ -60,12 +60,15 @@ class Browsers:
         self._directory = Path()
         self._on_event = on_event
         self._max_uses = uses_before_retirement or settings.uses_before_retirement
-        self._headed = headed
         self._lock = asyncio.Lock()
-        self._driver_lock = asyncio.Lock()
-        self._driver: Driver | None = None
         self._warm: Chromium | None = None
         self._live: list[Chromium] = []
+        self._launcher = Launcher(
+            settings,
+            headed=headed,
+            is_in_use=lambda: bool(self._live),
+            on_hung=lambda: self.kill_all("driver"),
+        )
         self._successor: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -127,9 +130,9 @@ class Browsers:
 
     def kill_all(self, cause: KillCause, *, wait_s: float = 0.0) -> None:
         """Kill the driver and every browser; safe from any thread."""
-        driver, self._driver, self._warm = self._driver, None, None
+        self._warm = None
         self._live.clear()
-        killed = driver.kill(wait_s=wait_s) if driver is not None else 0
+        killed = self._launcher.kill(wait_s=wait_s)
         self._on_event("killed", cause)
         log_killed("driver", cause, killed)
 
@@ -139,9 +142,7 @@ class Browsers:
             task.cancel()
         for chromium in tuple(self._live):
             await self._close(chromium)
-        if self._driver is not None:
-            await self._driver.stop()
-        self._driver = None
+        await self._launcher.stop()
 
     # -- the warm one
 
@@ -180,18 +181,7 @@ class Browsers:
             await self._close(old)
 
     async def _launch(self) -> Chromium:
-        driver = await self._current_driver()
-        try:
-            chromium = await self._launch_on(driver)
-        except PlaywrightError:
-            if self._live and driver.lives:
-                # The tasks on its other browser are not to lose it.
-                raise
-            # A driver that lost its pipe cannot launch anything: begin with a new one.
-            if self._driver is driver:
-                self._driver = None
-            await driver.stop()
-            chromium = await self._launch_on(await self._current_driver())
+        chromium = await self._launcher.launch(self._directory)
         self._live.append(chromium)
         chromium.browser.on("disconnected", lambda _: self._on_disconnected(chromium))
         self._on_event("launched", "")
@@ -214,25 +204,6 @@ class Browsers:
         self._forget(chromium)
         # Its renderers end with it, unless one hangs.
         chromium.kill()
-
-    async def _launch_on(self, driver: Driver) -> Chromium:
-        launching = Chromium.launch(
-            driver.playwright, self._settings, self._directory, headed=self._headed
-        )
-        try:
-            # The driver keeps the time, unless it is frozen itself.
-            return await asyncio.wait_for(launching, self._settings.launch_timeout_s + _PROBE_S)
-        except TimeoutError as exc:
-            raise PlaywrightError("no answer of the driver") from exc
-
-    async def _current_driver(self) -> Driver:
-        # A successor is launched beside what tasks ask for: two drivers would be one too many.
-        async with self._driver_lock:
-            if self._driver is not None and not await self._driver.answers(_PROBE_S):
-                self.kill_all("driver")
-            if self._driver is None:
-                self._driver = await Driver.start()
-            return self._driver
 
     # -- watching
 

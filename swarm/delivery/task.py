@@ -15,6 +15,8 @@ class Task(celery.Task[Any, Any]):
 
     abstract = True
     Request = "swarm.delivery.request:Request"
+    #: Characters of a result in the journal: enough to know it by, at a line for each task.
+    resultrepr_maxsize = 200
 
     @classmethod
     def on_bound(cls, app: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from swarm.browse.errors import ErrorCode, TransientJobError, job_error
+from swarm.browse.errors import ErrorCode, JobError, TransientJobError, job_error
 from swarm.browse.payload import parse_browser_job
 from swarm.celery_app import app
 from swarm.delivery.message import waited_s
@@ -21,6 +21,8 @@ _OPTIONS: dict[str, Any] = {
     "bind": True,
     "autoretry_for": (TransientJobError,),
     "max_retries": 3,
+    # A page that fails is nothing to trace back: the journal gets one line.
+    "throws": (JobError,),
     **RETRY,
 }
 
