@@ -24,7 +24,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from bench.page import ELEMENTS, payload
 from bench.unprivileged import can_sandbox
 from bench.variants import VARIANTS, Variant
-from swarm.browse import chromium, floods, recordings, traffic
+from swarm.browse import chromium, floods, reading, recordings, traffic
 from swarm.browse.chromium import ARGUMENTS
 from swarm.browse.directory_store import DirectoryStore
 from swarm.browse.engine import Engine
@@ -153,18 +153,9 @@ def _no_listeners() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _no_title() -> Iterator[None]:
-    async def title(_page: Page) -> str:
-        return ""
-
-    with mock.patch.object(Page, "title", title):
-        yield
-
-
 _LEFT_OUT: dict[str, Callable[[], Any]] = {
     "listeners": _no_listeners,
-    "title": _no_title,
+    "devtools": partial(mock.patch.object, reading, "DevTools", lambda _page: None),
     "niceness": partial(mock.patch.object, chromium, "_PAGE_NICENESS", 0),
 }
 

@@ -18,6 +18,8 @@ def payload(url: str) -> dict[str, Any]:
     """Open, count, picture: as a job of ours."""
     return {
         "url": url,
+        # What the others' pages have, by Playwright's default.
+        "context": {"viewport": {"width": 1280, "height": 720}},
         "steps": [{"kind": "assert", "selector": "li", "count": ELEMENTS}],
         "actions": [{"kind": "screenshot"}],
     }

@@ -75,9 +75,10 @@ VARIANTS: Mapping[str, Variant] = {
     "engine": Variant("engine"),
     "engine-elf": Variant("engine", executable=ELF),
     "engine-no-spare-renderer": Variant("engine", arguments=(_SPARE,)),
+    # Pages read and pictured by Playwright, as the raw loop does it.
+    "engine-by-playwright": Variant("engine", without=("devtools",)),
     # What these cost: counts, bounds and the console are promised.
     "engine-no-listeners": Variant("engine", without=("listeners",)),
-    "engine-no-title": Variant("engine", without=("title",)),
     "engine-no-niceness": Variant("engine", without=("niceness",)),
 }
 #: What each is compared with.

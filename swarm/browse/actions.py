@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, assert_never
 
 from playwright.async_api import Page
@@ -9,7 +10,7 @@ from playwright.async_api import Page
 from swarm.browse.errors import ErrorCode, job_error
 from swarm.browse.payload import actions
 from swarm.browse.readable import main_text_of, markdown_of
-from swarm.browse.reading import Reader
+from swarm.browse.reading import Reader, once_drawn
 from swarm.browse.session import Session
 
 #: What a step without a value gives.
@@ -92,14 +93,16 @@ async def screenshot(
     """
     page, quality = session.page, action.quality
     options: dict[str, Any] = {"type": action.format, "quality": quality, "timeout": timeout_ms}
-    if action.selector is not None:
-        picture = await page.locator(action.selector).first.screenshot(**options)
-    elif action.full_page:
+    if action.full_page:
         await _check_size(session.reader, stage=stage)
-        picture = await page.screenshot(full_page=True, **options)
-    elif action.clip is not None:
+        options["full_page"] = True
+    if action.clip is not None:
         options["clip"] = action.clip.model_dump()
-        picture = await page.screenshot(**options)
+    if action.selector is not None:
+        element = page.locator(action.selector).first
+        picture = await once_drawn(partial(element.screenshot, **options))
+    elif action.full_page or action.clip is not None:
+        picture = await once_drawn(partial(page.screenshot, **options))
     else:
         picture = await session.reader.viewport(
             encoding=action.format, quality=quality, timeout_ms=timeout_ms

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from playwright.async_api import Error as PlaywrightError
@@ -39,6 +40,10 @@ _IS_PLAIN = """() => document.fonts.ready.then(() => document.designMode !== 'on
 
 #: Playwright's, where nothing is said.
 _JPEG_QUALITY = 80
+# Of a page that was opened just now; Chromium, content/browser/devtools/protocol/page_handler.cc.
+_NOT_DRAWN_TEXTS = ("Unable to capture screenshot", "Not attached to an active page")
+#: Seconds between two pictures of a page until it is drawn.
+_UNTIL_DRAWN_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 _T = TypeVar("_T")
 
@@ -98,7 +103,9 @@ class Reader:
             picture = await self._picture(encoding, quality, timeout_ms=timeout_ms)
             if picture is not None:
                 return picture
-        return await self._page.screenshot(type=encoding, quality=quality, timeout=timeout_ms)
+        return await once_drawn(
+            lambda: self._page.screenshot(type=encoding, quality=quality, timeout=timeout_ms)
+        )
 
     async def _ask(
         self, function: str, *arguments: Any, timeout_ms: float | None = None
@@ -114,8 +121,26 @@ class Reader:
             return None
         if encoding == "jpeg" and quality is None:
             quality = _JPEG_QUALITY
-        picturing = self._devtools.screenshot(encoding=encoding, quality=quality)
-        return await _tried(picturing, timeout_ms)
+        take = partial(self._devtools.screenshot, encoding=encoding, quality=quality)
+        return await _tried(once_drawn(take), timeout_ms)
+
+
+async def once_drawn(take: Callable[[], Awaitable[bytes]]) -> bytes:
+    """The picture that `take` takes, and takes again if there is none yet.
+
+    Chromium has none of a page that it has not drawn since it was opened, and says so at once.
+
+    Raises:
+        playwright.async_api.Error: anything else that `take` fails with, or this for too long.
+    """
+    for pause_s in _UNTIL_DRAWN_S:
+        try:
+            return await take()
+        except PlaywrightError as exc:
+            if not any(text in exc.message for text in _NOT_DRAWN_TEXTS):
+                raise
+        await asyncio.sleep(pause_s)
+    return await take()
 
 
 async def _tried(calling: Awaitable[_T], timeout_ms: float | None) -> _T | None:

@@ -14,6 +14,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from swarm.browse.outbox import Outbox
 from swarm.browse.payload.options import CaptureOptions
+from swarm.browse.reading import once_drawn
 from swarm.browse.result import ConsoleLine
 from swarm.browse.secrets import Redactor
 
@@ -83,8 +84,10 @@ class Recordings:
             return
         try:
             async with asyncio.timeout(_PICTURE_S):
-                picture = await page.screenshot(
-                    timeout=_PICTURE_S * 1000, animations="disabled", type="jpeg", quality=60
+                picture = await once_drawn(
+                    lambda: page.screenshot(
+                        timeout=_PICTURE_S * 1000, animations="disabled", type="jpeg", quality=60
+                    )
                 )
         except (PlaywrightError, TimeoutError):
             return

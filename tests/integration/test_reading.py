@@ -15,8 +15,9 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from swarm.browse.chromium import ARGUMENTS
+from swarm.browse.devtools import DevTools
 from swarm.browse.payload import BrowserJob, parse_browser_job
-from swarm.browse.reading import Reader
+from swarm.browse.reading import Reader, once_drawn
 from tests.programs import CHROMIUM, need
 
 _LOREM = "<p>Words of a page, and more words, in a line that is long enough to wrap.</p>" * 60
@@ -219,17 +220,49 @@ def test_scaled_pages_and_what_a_trace_is_to_show_are_left_to_playwright(
     stage.on_page(PLAIN["words"], use)
 
 
-def test_a_picture_that_chromium_cannot_take_yet_is_left_to_playwright(stage: Stage) -> None:
-    """It says so of a page that it has not drawn."""
+def test_a_page_that_was_opened_just_now_is_pictured_once_it_is_drawn(stage: Stage) -> None:
+    async def use(page: Page) -> None:
+        refused = 0
+        for number in range(40):
+            other = await page.context.browser.new_page()  # type: ignore[union-attr]
+            devtools = DevTools(other)
+            await devtools.evaluate("() => 0")
+            await other.goto(f"data:text/html,<h1>{number}", wait_until="commit")
 
-    async def use(page: Page) -> bytes:
-        reader = Reader(page, job())
-        assert reader._devtools is not None
-        refused = PlaywrightError("Protocol error: Unable to capture screenshot")
-        with mock.patch.object(reader._devtools, "screenshot", side_effect=refused):
-            return await reader.viewport(encoding="png", quality=None, timeout_ms=10_000)
+            async def take(devtools: DevTools = devtools) -> bytes:
+                nonlocal refused
+                try:
+                    return await devtools.screenshot(encoding="png", quality=None)
+                except PlaywrightError:
+                    refused += 1
+                    raise
 
-    assert stage.on_page(PLAIN["words"], use).startswith(b"\x89PNG")
+            assert (await once_drawn(take)).startswith(b"\x89PNG")
+            await other.close()
+        # Without this the test could not fail.
+        assert refused > 0
+
+    stage.on_page("", use)
+
+
+def test_whatever_else_a_picture_fails_with_is_told_at_once() -> None:
+    tries = []
+
+    async def take() -> bytes:
+        tries.append(1)
+        raise PlaywrightError("Target crashed")
+
+    with pytest.raises(PlaywrightError, match="Target crashed"):
+        asyncio.run(once_drawn(take))
+    assert tries == [1]
+
+
+def test_a_page_that_is_never_drawn_is_given_up() -> None:
+    async def take() -> bytes:
+        raise PlaywrightError("Protocol error: Unable to capture screenshot")
+
+    with pytest.raises(PlaywrightError, match="Unable to capture"):
+        asyncio.run(once_drawn(take))
 
 
 def test_a_picture_waits_for_the_fonts_of_the_page(stage: Stage) -> None:

@@ -227,8 +227,15 @@ def test_a_page_in_an_endless_loop_ends_and_the_next_task_works(
     shared: Stage, worker: WorkerProcess, path: str
 ) -> None:
     started_at = time.monotonic()
+    # The later loop is to have begun.
+    steps = [{"kind": "wait_for", "ms": 100}]
     result = browse(
-        shared, path, {"kind": "text"}, {"kind": "screenshot"}, limits={"deadline_s": 1}
+        shared,
+        path,
+        {"kind": "text"},
+        {"kind": "screenshot"},
+        steps=steps,
+        limits={"deadline_s": 1},
     )
     assert result.state == "failed"
     assert "DEADLINE" in str(result.error)
