@@ -103,7 +103,8 @@ contract: setup ## The same tests over fakes and over the real adapters
 
 .PHONY: integration
 integration: setup $(CRAWLEE) ## Real Redis, Flower, Celery worker and Chromium on loopback
-	@$(BIN)/pytest tests/integration tests/hostile -m "not lab" $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/integration -m "not lab" --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/hostile -m "not lab" $(PYTEST_ARGS)
 
 .PHONY: upstream
 upstream: setup ## kombu's and Celery's own tests over our delivery (DELIVERY=stock: over theirs)
@@ -149,6 +150,10 @@ bench-density: setup ## Memory of a task beside others, against a raw loop and s
 .PHONY: bench-ablation
 bench-ablation: setup ## What single changes to browser and engine give; takes long
 	@$(BIN)/python -m bench.ablation $(BENCH_ARGS)
+
+.PHONY: bench-pictures
+bench-pictures: setup ## Size of pictures by the fast encoder, against Playwright's
+	@$(BIN)/python -m bench.pictures $(BENCH_ARGS)
 
 .PHONY: bench-soak
 bench-soak: setup ## 3,000 pages on one instance: failures, what is left behind, memory

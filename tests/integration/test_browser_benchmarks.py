@@ -66,6 +66,14 @@ def test_an_ablation_compares_a_change_with_what_it_changes() -> None:
         assert variants[name]["cpu_ratio"] == pytest.approx(ratio, rel=0.05)
 
 
+def test_pictures_are_weighed_against_playwrights() -> None:
+    figures = run("bench.pictures")
+    assert set(figures) == {"text", "photograph", "nothing"}
+    for page in figures.values():
+        assert page["ratio"] == pytest.approx(page["bytes"] / page["playwright_bytes"], rel=0.01)
+        assert page["bytes"] > 1000
+
+
 def test_nobody_is_told_when_he_cannot_read_the_repository(tmp_path: Any) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root becomes somebody else")
