@@ -1,7 +1,7 @@
 """How large pictures are: `make bench-pictures`.
 
-PNGs of the viewport as the product takes them, with Chromium's fast encoder, against Playwright's of
-the same pages. The last line is one JSON object.
+PNGs of the viewport as the product takes them, with Chromium's fast encoder, against Playwright's
+of the same pages. The last line is one JSON object.
 """
 
 from __future__ import annotations
