@@ -55,8 +55,12 @@ class JobError(Exception):
         return f"{self.code} in {self.stage}: {self.message}"
 
     def with_result(self, result: Mapping[str, Any]) -> JobError:
-        """The same error, with the job's result as far as there is one."""
-        return type(self)(self.code, self.message, self.stage, result)
+        """The same error, with the job's result as far as there is one.
+
+        Its message is the result's, which has no secrets.
+        """
+        message = (result.get("error") or {}).get("message", self.message)
+        return type(self)(self.code, message, self.stage, result)
 
 
 class TransientJobError(JobError, TransientError):

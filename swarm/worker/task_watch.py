@@ -20,6 +20,8 @@ from swarm.worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
+_REASON_CHARACTERS = 300
+
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
@@ -58,7 +60,10 @@ class TaskWatch:
         outcome = (state or "failure").lower()
         code = "" if outcome == "success" else error_code(retval)
         self._telemetry.task_ended(task.name, outcome, seconds, code, waited_s(task.request))
-        log.info("%s[%s] %s", task.name, task_id, outcome, extra={"fields": {"seconds": seconds}})
+        fields = {"seconds": seconds, **_reason(retval)}
+        # Of anything but a job's error Celery itself shows where it was raised.
+        level = logging.WARNING if outcome == "failure" else logging.INFO
+        log.log(level, "%s[%s] %s", task.name, task_id, outcome, extra={"fields": fields})
         if begun is not None:
             logs.end_task(begun.logged)
 
@@ -73,5 +78,18 @@ class TaskWatch:
 
 def error_code(error: Any) -> str:
     """The code of a job's error, of which there is a closed list; else OTHER."""
-    cause = error.exc if isinstance(error, Retry) else error
+    cause = _cause(error)
     return str(cause.code) if isinstance(cause, JobError) else "OTHER"
+
+
+def _reason(retval: Any) -> dict[str, str]:
+    """What a job failed with, in one line: pages choose some of the words."""
+    cause = _cause(retval)
+    if not isinstance(cause, JobError):
+        return {}
+    reason = " ".join(cause.message.split())[:_REASON_CHARACTERS]
+    return {"code": str(cause.code), "stage": cause.stage, "reason": reason}
+
+
+def _cause(error: Any) -> Any:
+    return error.exc if isinstance(error, Retry) else error

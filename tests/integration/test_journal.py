@@ -70,6 +70,21 @@ def test_a_tasks_lines_are_found_by_its_id(
     assert worker.log == ""
 
 
+def test_a_page_that_fails_is_one_line_that_says_why(stage: Stage, journald: JournalSocket) -> None:
+    worker = run(stage, journald, "prefork")
+    task_id = stage.client.submit("browser", page(stage, "/none"))
+    assert stage.client.result(task_id, wait_s=30).state == "failed"
+    wait_until(lambda: len(journald.of_task(task_id)) == 2, what="its two lines")
+    ended = journald.of_task(task_id)[1]
+    assert ended["MESSAGE"].startswith(f"browser.run[{task_id}] failure seconds=")
+    assert ended["MESSAGE"].endswith(
+        'code=HTTP_STATUS stage=navigation reason="the page answered 404"'
+    )
+    assert ended["SWARM_CODE"] == "HTTP_STATUS"
+    assert ended["PRIORITY"] == "4"
+    assert worker.log == ""
+
+
 def test_what_the_engine_and_the_parent_say_of_a_task_has_its_id(
     stage: Stage, journald: JournalSocket
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,6 +248,17 @@ def test_secrets_are_used_and_never_shown(desk: Desk, tmp_path: Path) -> None:
     for kept in (har, *members):
         assert b"the-secret-token" not in kept
         assert b"the-session-cookie" not in kept
+
+
+def test_an_error_that_quotes_a_secret_does_not_tell_it(desk: Desk) -> None:
+    with pytest.raises(JobError, match=r"session=\*\*\*") as caught:
+        desk.run(
+            context={"storage_state": "login"},
+            steps=[evaluate("() => { throw new Error(document.cookie) }")],
+        )
+    # As Celery stores it and the journal shows it.
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert "the-session-cookie" not in told
 
 
 def test_a_secret_header_goes_to_the_secrets_hosts_only(desk: Desk) -> None:
