@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,17 @@ def test_killing_the_scaler_in_a_burst_loses_no_task_and_stops_no_instance(lab: 
     assert len(lab.instance_stops(since)) >= 2
 
 
+def all_idle(lab: Lab) -> bool:
+    """As the scaler sees the browser pool."""
+    status = json.loads(lab.on("control", "swarm status --json"))
+    instances = [each for host in status["hosts"].values() for each in host["instances"]]
+    return {each["state"] for each in instances if each["pool"] == "browser"} <= {"idle", "stopped"}
+
+
 def test_flower_away_is_said_once_and_nothing_is_stopped(lab: Lab) -> None:
     lab.results(lab.submit_pages(40))
+    # What a busy pool does not know is news once more when it is idle.
+    lab.until(lambda: all_idle(lab), "every instance is idle")
     running = lab.look().total
     assert running > 1
     since = lab.now()
