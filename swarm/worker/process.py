@@ -86,11 +86,12 @@ def run_browser_job(job: BrowserJob, *, task_id: str, queue_s: float | None = No
     try:
         result = _work.engine.run(wanted, task_id=task_id)
     except JobError as exc:
-        if (known := exc.result) is not None:
-            known["timings_s"].update(queued)
-            artifact_bytes = sum(artifact["bytes"] for artifact in known["artifacts"])
-            _work.telemetry.job_ended(known["timings_s"], known["network"]["bytes"], artifact_bytes)
-        raise
+        if (known := exc.result) is None:
+            raise
+        known["timings_s"].update(queued)
+        artifact_bytes = sum(artifact["bytes"] for artifact in known["artifacts"])
+        _work.telemetry.job_ended(known["timings_s"], known["network"]["bytes"], artifact_bytes)
+        raise exc.with_result({**known, "host": _host}) from None
     result.timings_s.update(queued)
     artifact_bytes = sum(artifact.bytes for artifact in result.artifacts)
     _work.telemetry.job_ended(result.timings_s, result.network.bytes, artifact_bytes)

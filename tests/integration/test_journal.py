@@ -73,7 +73,8 @@ def test_a_tasks_lines_are_found_by_its_id(
 def test_a_page_that_fails_is_one_line_that_says_why(stage: Stage, journald: JournalSocket) -> None:
     worker = run(stage, journald, "prefork")
     task_id = stage.client.submit("browser", page(stage, "/none"))
-    assert stage.client.result(task_id, wait_s=30).state == "failed"
+    result = stage.client.result(task_id, wait_s=30)
+    assert (result.state, result.value["host"]) == ("failed", "here")
     wait_until(lambda: len(journald.of_task(task_id)) == 2, what="its two lines")
     ended = journald.of_task(task_id)[1]
     assert ended["MESSAGE"].startswith(f"browser.run[{task_id}] failure seconds=")
