@@ -123,7 +123,7 @@ chaos: setup lab ## After demo or molecule, on their lab: 2,000 tasks, everythin
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-short
-chaos-short: setup lab ## The same with 300 tasks, without what needs a lease to run out
+chaos-short: setup lab ## The same with 400 tasks, without what needs a lease to run out
 	@$(BIN)/python -m chaos --short --seed $(or $(SEED),1)
 
 ##@ Benchmarks

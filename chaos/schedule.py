@@ -102,7 +102,7 @@ FULL = Plan(
 )
 #: For `make test`: what needs no lease to run out.
 SHORT = Plan(
-    tasks=300,
+    tasks=400,
     strewn={
         "kill_worker": 3,
         "kill_child": 2,

@@ -94,9 +94,16 @@ def _kill_between(context: FaultContext, strike: Strike, where: Where) -> str:
                 return True
         return False
 
+    _have_worker(context, strike.host)
     if not context.proxy.catch(where, spring, timeout_s=LASTS_S[strike.fault]):
         raise MissedError(f"nothing passed {where} on {strike.host}")
     return killed[-1]
+
+
+def _have_worker(context: FaultContext, host: str) -> None:
+    """Somebody who takes tasks there: the scaler may need nobody on this host just now."""
+    if not any(name.startswith("celery-browser@") for name in context.lab.workers(host)):
+        context.lab.on(host, "systemctl start celery-browser@1.service")
 
 
 def kill_at_take(context: FaultContext, strike: Strike) -> str:
