@@ -62,4 +62,6 @@ class Watch:
             breaker = self._health.breaker(now)
             if breaker == "half-open":
                 self._health = self._health.begin_trial(now, self._rules)
-        return {"closed": "use", "half-open": "trial", "open": "avoid"}[breaker]  # type: ignore[return-value]
+        if breaker == "closed":
+            return "use"
+        return "trial" if breaker == "half-open" else "avoid"

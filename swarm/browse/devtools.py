@@ -1,7 +1,7 @@
 """One page by Chromium's own protocol, past the scripts that Playwright puts into a page.
 
 Playwright looks at a page from a world of its own, for which Chromium makes a second JavaScript
-context and compiles a library of selectors: a fifth of a small job's processor time
+context and compiles a library of selectors: more than a quarter of a small job's processor time
 (docs/explanation/performance.md). Whoever only reads a page needs neither.
 """
 

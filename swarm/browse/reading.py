@@ -36,8 +36,6 @@ _CONTENT = """() => [document.doctype && new XMLSerializer().serializeToString(d
 _IS_PLAIN = """() => document.fonts.ready.then(() => document.designMode !== 'on'
   && (document.activeElement === null
     || document.activeElement === document.body && !document.body.isContentEditable))"""
-
-
 #: Playwright's, where nothing is said.
 _JPEG_QUALITY = 80
 # Of a page that was opened just now; Chromium, content/browser/devtools/protocol/page_handler.cc.
@@ -96,8 +94,8 @@ class Reader:
     ) -> bytes:
         """A picture of what a visitor sees.
 
-        Playwright's own takes five calls, and gives a clip, for which Chromium lays out the page
-        twice more. What it does beside that (hide the caret, scale) few pages need.
+        Playwright's own takes five calls, and Chromium's slow encoder. What it does beside that
+        (hide the caret, scale) few pages need.
         """
         if self._unscaled and await self._ask(_IS_PLAIN, timeout_ms=timeout_ms) is True:
             picture = await self._picture(encoding, quality, timeout_ms=timeout_ms)

@@ -15,7 +15,7 @@ class Task(celery.Task[Any, Any]):
 
     abstract = True
     Request = "swarm.delivery.request:Request"
-    #: Characters of a result in the journal: enough to know it by, at a line for each task.
+    #: Characters of a result in the event that Flower shows: each costs the worker, and the broker.
     resultrepr_maxsize = 200
 
     @classmethod

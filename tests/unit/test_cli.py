@@ -125,8 +125,7 @@ def test_a_broker_that_is_away_is_exit_3_within_seconds(
 ) -> None:
     started_at = time.monotonic()
     done = swarm(environ, *command)
-    # Celery's own would try for minutes.
-    assert time.monotonic() - started_at < 30
+    assert time.monotonic() - started_at < 5
     assert (done.returncode, done.stdout) == (3, "")
     assert "broker" in done.stderr
     assert ("nothing was queued" in done.stderr) is (command[0] == "submit")
