@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from swarm.settings import (
+    BrokersSettings,
     BrowserSettings,
     FlowerSettings,
     HostSettings,
@@ -28,6 +29,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("pools.NAME", PoolSettings),
     ("hosts.NAME", HostSettings),
     ("scaler", ScalerSettings),
+    ("brokers", BrokersSettings),
     ("flower", FlowerSettings),
     ("browser", BrowserSettings),
     ("worker", WorkerSettings),

@@ -9,10 +9,11 @@ from typing import Any
 
 from kombu import Queue
 
-from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker
+from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker, BrokerName
 from swarm.delivery import transport
 from swarm.delivery.app import DeliveryCelery
-from swarm.environment import read_broker, read_settings
+from swarm.environment import read_brokers, read_served_broker, read_settings
+from swarm.errors import ConfigError
 from swarm.settings import Settings
 
 #: Seconds a result is kept.
@@ -25,7 +26,11 @@ DEADLINE_MARGIN_S = 20
 
 
 def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
-    """Celery's settings for these pools on this broker. Reasons stand beside the choices."""
+    """Celery's settings for the pools of this broker. Reasons stand beside the choices.
+
+    Raises:
+        ConfigError: it has no pools.
+    """
     options = {
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -37,6 +42,10 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         # Seconds after which a reply of Redis that is overdue counts as lost.
         "health_check_interval": 30,
     }
+    queues = settings.queues(broker=broker.name)
+    if not queues:
+        expected = f"a pool with broker {broker.name}, as {broker.variable} is set up"
+        raise ConfigError.of("pools", "none", expected)
     return {
         "broker_url": broker.url,
         "result_backend": f"swarm.delivery.results:ResultBackend+{broker.url}",
@@ -61,11 +70,11 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         "task_queues": [
             # Declaring them would be commands, and say nothing that is not known.
             Queue(name, routing_key=name, no_declare=True)
-            for name in settings.queues()
+            for name in queues
         ],
-        "task_default_queue": settings.queues()[0],
+        "task_default_queue": queues[0],
         "task_create_missing_queues": False,
-        "task_routes": _routes(settings),
+        "task_routes": _routes(settings, broker.name),
         "task_track_started": False,
         "result_expires": RESULT_EXPIRES_S,
         "broker_transport_options": options,
@@ -87,14 +96,18 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
     }
 
 
-def _routes(settings: Settings) -> dict[str, dict[str, str]]:
+def _routes(settings: Settings, broker: BrokerName) -> dict[str, dict[str, str]]:
     """Task names begin with their type: `browser.run` goes to the queue for browser tasks."""
-    served = {pool.task_type for pool in settings.pools.values()}
-    return {f"{task_type}.*": {"queue": settings.queue_for(task_type)} for task_type in served}
+    served = {pool.task_type for pool in settings.pools_on(broker).values()}
+    return {
+        f"{task_type}.*": {"queue": settings.queue_for(task_type, broker=broker)}
+        for task_type in served
+    }
 
 
 def _read_configuration() -> dict[str, Any]:
-    return celery_configuration(read_settings(), read_broker())
+    settings = read_settings()
+    return celery_configuration(settings, read_served_broker(settings) or read_brokers().primary)
 
 
 transport.register()

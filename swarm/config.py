@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 import yaml
 from pydantic import ValidationError
 
+from swarm.brokers.address import BrokerName
 from swarm.errors import ConfigError, Problem
 from swarm.problems import problems_of
-from swarm.settings import MAX_INSTANCE_NUMBER, Settings
+from swarm.settings import MAX_INSTANCE_NUMBER, Settings, TaskType
 
 DEFAULT_CONFIG_PATH = Path("/etc/swarm/config.yaml")
 
@@ -61,6 +63,7 @@ def load_settings(path: Path) -> Settings:
 def _contradictions(settings: Settings) -> Iterator[Problem]:
     """What is wrong between values that are each right."""
     yield from _queue_contradictions(settings)
+    yield from _broker_contradictions(settings)
     for name, pool in settings.pools.items():
         if pool.min_instances > pool.max_instances:
             expected = f"at most max_instances, which is {pool.max_instances}"
@@ -108,13 +111,31 @@ def _address_contradictions(settings: Settings) -> Iterator[Problem]:
 
 
 def _queue_contradictions(settings: Settings) -> Iterator[Problem]:
-    owners: dict[str, str] = {}
+    owners: dict[tuple[str, str], str] = {}
     for name, pool in settings.pools.items():
         for queue in pool.queues:
-            if queue in owners:
-                expected = f"a queue that pools.{owners[queue]} does not serve already"
+            place = (pool.broker, queue)
+            if place in owners:
+                expected = f"a queue that pools.{owners[place]} does not serve already"
                 yield Problem(f"pools.{name}.queues", repr(queue), expected)
-            owners[queue] = name
+            owners[place] = name
+
+
+def _broker_contradictions(settings: Settings) -> Iterator[Problem]:
+    """A fallback without a pool for tasks of some type would keep them for ever."""
+    primary, fallback = (settings.pools_on(name) for name in get_args(BrokerName))
+    if not primary:
+        yield Problem("pools.*.broker", "fallback", "a pool with broker primary (the default)")
+    if not fallback:
+        return
+    for task_type in get_args(TaskType):
+        served = [
+            {pool.task_type for pool in pools.values()} >= {task_type}
+            for pools in (primary, fallback)
+        ]
+        if served == [True, False]:
+            expected = f"a pool with broker fallback and task_type {task_type} too"
+            yield Problem("pools", ", ".join(fallback), expected)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

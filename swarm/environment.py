@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from swarm.brokers.address import Broker, Brokers, check_files, parse_broker
+from swarm.brokers.address import VARIABLES, Broker, BrokerName, Brokers, check_files, parse_broker
 from swarm.browse.secrets import Secrets
 from swarm.config import config_path, load_settings
 from swarm.env_file import env_file_here, named_env_file
@@ -84,15 +84,18 @@ def read_credential(name: str, environ: Mapping[str, str] = os.environ) -> str |
 
 
 def read_broker(
-    environ: Mapping[str, str] = os.environ, *, credential: str = "redis-url"
+    environ: Mapping[str, str] = os.environ,
+    *,
+    name: BrokerName = "primary",
+    credential: str = "redis-url",
 ) -> Broker:
-    """The primary broker alone, as `read_brokers` finds it.
+    """One broker alone, as `read_brokers` finds it; the fallback even when it is not enabled.
 
     Raises:
         ConfigError: it is nowhere, or its URL is wrong.
     """
-    value, where = _find_brokers(environ, credential)["REDIS_URL"]
-    return _checked("primary", value, where)
+    value, where = _find_brokers(environ, credential)[VARIABLES[name]]
+    return _checked(name, value, where)
 
 
 def read_brokers(
@@ -145,12 +148,15 @@ def _find_brokers(environ: Mapping[str, str], credential: str) -> dict[str, tupl
     return found
 
 
-def _checked(name: str, url: str, where: str) -> Broker:
+def _checked(name: BrokerName, url: str, where: str) -> Broker:
     if not url:
-        reason = " (REDIS_FALLBACK_ENABLED is on)" if name == "fallback" else ""
+        file, reason = "redis-url", ""
+        if name == "fallback":
+            file = "redis-fallback-url"
+            reason = " (REDIS_FALLBACK_ENABLED is on, or a pool here has broker fallback)"
         expected = (
             "redis://USER:PASSWORD@HOST:6379/0 or rediss://..., in the environment, in .env or in "
-            f"{DEFAULT_CREDENTIALS_DIRECTORY}/redis-url (readable by root){reason}"
+            f"{DEFAULT_CREDENTIALS_DIRECTORY}/{file} (readable by root){reason}"
         )
         raise ConfigError([Problem(where, "nothing", expected)])
     broker = parse_broker(name, url, variable=where)
@@ -196,6 +202,25 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return load_settings(config_path(environ))
 
 
+def read_served_broker(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> Broker | None:
+    """The broker that this service is for: a pool's, or the one that `SWARM_BROKER` names.
+
+    None for everybody else: producers have all there are.
+
+    Raises:
+        ConfigError: it is nowhere, or its URL is wrong; or there is no broker of this name.
+    """
+    pool = settings.pools.get(environ.get("SWARM_POOL", ""))
+    name = pool.broker if pool else environ.get("SWARM_BROKER", "")
+    if not name:
+        return None
+    if name not in VARIABLES:
+        raise ConfigError.of("SWARM_BROKER", repr(name), f"one of {', '.join(VARIABLES)}")
+    return read_broker(environ, name=name)
+
+
 def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
     """Everything `swarm worker` needs.
 
@@ -204,9 +229,10 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
     """
     reader = VariableReader(environ)
     settings = reader.attempt(lambda: read_settings(environ))
-    broker = reader.attempt(lambda: read_broker(environ))
     pool_name = environ.get("SWARM_POOL", "")
     pool = settings.pools.get(pool_name) if settings else None
+    served = pool.broker if pool else "primary"
+    broker = reader.attempt(lambda: read_broker(environ, name=served))
     if settings and pool is None:
         reader.problem("SWARM_POOL", pool_name, f"one of {', '.join(settings.pools)}")
     artifacts_credential = None
@@ -237,10 +263,11 @@ def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:
     if settings and pool:
         # Queues of other pools are fine, those of another task type are not: their tasks would
         # fail here for good.
-        fitting = settings.queues(task_type=pool.task_type)
+        fitting = settings.queues(task_type=pool.task_type, broker=pool.broker)
         for queue in queues:
             if queue not in fitting:
-                expected = f"queues of task_type {pool.task_type}: {', '.join(fitting)}"
+                of_broker = "" if pool.broker == "primary" else f" on the {pool.broker}"
+                expected = f"queues of task_type {pool.task_type}{of_broker}: {', '.join(fitting)}"
                 reader.problem("CELERY_QUEUES", queue, expected)
     secrets = reader.attempt(lambda: read_browser_secrets(environ)) or Secrets({})
     if reader.problems or settings is None or broker is None or pool is None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from swarm.brokers.address import BrokerName
 from swarm.errors import ConfigError, Problem
 
 DEFAULT_CREDENTIALS_DIRECTORY = Path("/etc/swarm/credentials")
@@ -16,6 +17,8 @@ PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$")]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+_FLOWER_URL = r"^https?://[^\s/@]+(/[^\s]*)?$"
 
 #: Instances are numbered from 1 to this, so that metrics_port_base + N never leaves its block.
 MAX_INSTANCE_NUMBER = 99
@@ -32,9 +35,12 @@ class PoolSettings(_Section):
 
     task_type: TaskType
     """Which tasks its instances can run; `browser` instances keep a warm Chromium."""
+    broker: BrokerName = "primary"
+    """Which broker its instances serve. A task is done where it was accepted, so each broker that
+    is in use needs a pool for each type of task."""
     queues: tuple[QueueName, ...] = Field(min_length=1, strict=False)
-    """Queues its instances consume. A queue belongs to one pool, or its backlog would be
-    counted twice."""
+    """Queues its instances consume. A queue of a broker belongs to one pool, or its backlog would
+    be counted twice."""
     min_instances: int = Field(default=0, ge=0)
     """Instances kept even when nothing waits."""
     max_instances: int = Field(default=1, ge=1)
@@ -124,12 +130,24 @@ class ScalerSettings(_Section):
 
 
 class FlowerSettings(_Section):
-    """Where queue lengths come from."""
+    """Where queue lengths come from: a Flower for each broker."""
 
-    url: str = Field(default="http://127.0.0.1:5555", pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")
-    """Address of Flower, without credentials: those are in the credential `flower-auth`."""
+    url: str = Field(default="http://127.0.0.1:5555", pattern=_FLOWER_URL)
+    """Address of the primary's Flower, without credentials: those are in the credential
+    `flower-auth`."""
+    fallback_url: str = Field(default="http://127.0.0.1:5556", pattern=_FLOWER_URL)
+    """Address of the fallback's."""
     timeout_s: float = Field(default=5.0, gt=0, le=20)
     """Seconds Flower may take to answer; after that queue lengths are unknown."""
+
+
+class BrokersSettings(_Section):
+    """What producers do when a broker is away."""
+
+    on_uncertain: Literal["duplicate", "hold"] = "duplicate"
+    """What becomes of a task when its broker broke off in the middle, so that nobody knows whether
+    it was accepted. `duplicate`: the fallback gets it too, and it may be done twice. `hold`:
+    whoever submitted it is told that it may be queued, and may wait for it or submit it again."""
 
 
 class BrowserSettings(_Section):
@@ -203,26 +221,33 @@ class Settings(_Section):
     hosts: dict[HostName, HostSettings] = Field(default_factory=dict)
     """Hosts by name. Only the scaler needs them."""
     scaler: ScalerSettings = ScalerSettings()
+    brokers: BrokersSettings = BrokersSettings()
     flower: FlowerSettings = FlowerSettings()
     browser: BrowserSettings = BrowserSettings()
     worker: WorkerSettings = WorkerSettings()
 
-    def queues(self, *, task_type: TaskType | None = None) -> tuple[str, ...]:
-        """The queues of every pool, or of those for one type, in the order of config.yaml."""
+    def pools_on(self, broker: BrokerName) -> dict[str, PoolSettings]:
+        """The pools that serve a broker, in the order of config.yaml."""
+        return {name: pool for name, pool in self.pools.items() if pool.broker == broker}
+
+    def queues(
+        self, *, task_type: TaskType | None = None, broker: BrokerName = "primary"
+    ) -> tuple[str, ...]:
+        """A broker's queues, or those for one type, in the order of config.yaml."""
         return tuple(
             queue
-            for pool in self.pools.values()
+            for pool in self.pools_on(broker).values()
             if task_type is None or pool.task_type == task_type
             for queue in pool.queues
         )
 
-    def queue_for(self, task_type: TaskType) -> str:
+    def queue_for(self, task_type: TaskType, *, broker: BrokerName = "primary") -> str:
         """The queue that tasks of this type are published to: the first of its first pool.
 
         Raises:
-            ConfigError: no pool runs tasks of this type.
+            ConfigError: no pool of this broker runs tasks of this type.
         """
-        for pool in self.pools.values():
+        for pool in self.pools_on(broker).values():
             if pool.task_type == task_type:
                 return pool.queues[0]
         raise ConfigError([Problem("pools", "no pool", f"one with task_type {task_type}")])

@@ -1,6 +1,6 @@
 """The brokers: where they are, how to reach them, what their errors mean, how they are."""
 
-from swarm.brokers.address import VARIABLES, Broker, Brokers, check_files, parse_broker
+from swarm.brokers.address import VARIABLES, Broker, BrokerName, Brokers, check_files, parse_broker
 from swarm.brokers.connection import CONNECT_TIMEOUT_S, QUIET, SOCKET_TIMEOUT_S, ask, connect
 from swarm.brokers.verdict import State, Verdict, classify
 
@@ -10,6 +10,7 @@ __all__ = [
     "SOCKET_TIMEOUT_S",
     "VARIABLES",
     "Broker",
+    "BrokerName",
     "Brokers",
     "State",
     "Verdict",

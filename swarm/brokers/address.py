@@ -6,12 +6,14 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from swarm.errors import ConfigError, Problem
 
+BrokerName = Literal["primary", "fallback"]
 #: Which variable says where each broker is.
-VARIABLES = {"primary": "REDIS_URL", "fallback": "REDIS_FALLBACK_URL"}
+VARIABLES: dict[BrokerName, str] = {"primary": "REDIS_URL", "fallback": "REDIS_FALLBACK_URL"}
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _EXPECTED_URL = "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or rediss://... for TLS"
 
@@ -20,7 +22,7 @@ _EXPECTED_URL = "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or rediss://... for TL
 class Broker:
     """A Redis by its role (`primary`, `fallback`) and its URL, which holds the password."""
 
-    name: str
+    name: BrokerName
     url: str
 
     @property
@@ -57,7 +59,7 @@ class Brokers:
             yield self.fallback
 
 
-def parse_broker(name: str, url: str, *, variable: str) -> Broker:
+def parse_broker(name: BrokerName, url: str, *, variable: str) -> Broker:
     """Check a Redis URL; TLS is verified unless the URL itself names something weaker.
 
     kombu's `rediss://` verifies no certificate unless the URL says `ssl_cert_reqs=required`, so

@@ -11,6 +11,8 @@ from swarm.environment import (
     WorkerEnvironment,
     read_broker,
     read_credential,
+    read_served_broker,
+    read_settings,
     read_worker,
 )
 from swarm.errors import ConfigError
@@ -191,6 +193,49 @@ def test_the_variable_comes_before_the_credential(tmp_path: Path) -> None:
     assert read_broker(environ).address == "redis://from-file:6379"
     environ["REDIS_URL"] = "redis://from-variable"
     assert read_broker(environ).address == "redis://from-variable:6379"
+
+
+TWO_BROKERS = """
+pools:
+  browser: {task_type: browser, queues: [browser], metrics_port_base: 9100}
+  browser-fallback:
+    {broker: fallback, task_type: browser, queues: [browser, spare], metrics_port_base: 9200}
+"""
+URLS = {"REDIS_URL": "redis://:pw@h", "REDIS_FALLBACK_URL": "redis://:pw@here"}
+
+
+@pytest.fixture
+def two_brokers(environ: dict[str, str]) -> dict[str, str]:
+    Path(environ["SWARM_CONFIG"]).write_text(TWO_BROKERS, encoding="utf-8")
+    del environ["SWARM_POOL"], environ["REDIS_URL"]
+    return environ
+
+
+def test_a_worker_serves_the_broker_of_its_pool(two_brokers: dict[str, str]) -> None:
+    for pool, variable in (("browser", "REDIS_URL"), ("browser-fallback", "REDIS_FALLBACK_URL")):
+        environ = two_brokers | {"SWARM_POOL": pool}
+        # That it is no longer in use does not keep what it holds from being done.
+        assert read_worker(environ | {variable: URLS[variable]}).broker.variable == variable
+        assert set(wrong(environ)) == {variable}
+    fallback = two_brokers | {"SWARM_POOL": "browser-fallback"} | URLS
+    assert read_worker(fallback | {"CELERY_QUEUES": "spare"}).queues == ("spare",)
+    found = wrong(two_brokers | {"SWARM_POOL": "browser", "CELERY_QUEUES": "spare"} | URLS)
+    assert found == {"CELERY_QUEUES": "queues of task_type browser: browser"}
+
+
+def test_a_service_is_for_one_broker_and_a_producer_for_all(two_brokers: dict[str, str]) -> None:
+    settings = read_settings(two_brokers)
+
+    def served(**environ: str) -> str | None:
+        broker = read_served_broker(settings, URLS | environ)
+        return None if broker is None else broker.name
+
+    assert served() is None
+    assert served(SWARM_POOL="browser") == "primary"
+    assert served(SWARM_POOL="browser-fallback") == "fallback"
+    assert served(SWARM_BROKER="fallback") == "fallback"
+    with pytest.raises(ConfigError, match="SWARM_BROKER: got 'other', expected one of primary"):
+        served(SWARM_BROKER="other")
 
 
 def test_who_may_do_more_has_an_address_of_his_own(tmp_path: Path) -> None:

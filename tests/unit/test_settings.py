@@ -229,6 +229,51 @@ def test_the_first_pool_of_a_type_takes_its_tasks() -> None:
     assert settings.queue_for("analysis") == "analysis"
 
 
+FALLBACK = {"broker": "fallback", "metrics_port_base": 9400}
+
+
+def test_each_broker_has_pools_and_queues_of_its_own() -> None:
+    pools = {"browser": BROWSER, "browser-fallback": {**BROWSER, **FALLBACK}, "analysis": ANALYSIS}
+    settings = make_settings(pools=pools)
+    assert settings.queues() == ("browser", "analysis")
+    assert settings.queues(broker="fallback") == ("browser",)
+    assert list(settings.pools_on("fallback")) == ["browser-fallback"]
+    with pytest.raises(ConfigError, match="one with task_type analysis"):
+        settings.queue_for("analysis", broker="fallback")
+
+
+def test_a_type_of_task_without_a_pool_on_the_fallback_is_an_error(tmp_path: Path) -> None:
+    only_browser = GOOD.replace(
+        "hosts:",
+        "  spare: {broker: fallback, task_type: browser, queues: [browser],"
+        " metrics_port_base: 9300}\nhosts:",
+    )
+    assert problems(tmp_path, only_browser) == [
+        ("pools", "spare", "a pool with broker fallback and task_type analysis too")
+    ]
+
+
+def test_the_primary_needs_a_pool(tmp_path: Path) -> None:
+    swapped = GOOD.replace("task_type:", "broker: fallback, task_type:")
+    assert problems(tmp_path, swapped) == [
+        ("pools.*.broker", "fallback", "a pool with broker primary (the default)")
+    ]
+
+
+def test_a_queue_may_be_on_both_brokers_but_twice_on_none(tmp_path: Path) -> None:
+    spare = "{{broker: {broker}, task_type: {type}, queues: [{type}], metrics_port_base: {port}}}"
+    both = "".join(
+        f"  spare-{kind}: {spare.format(broker='fallback', type=kind, port=port)}\n"
+        for kind, port in (("browser", 9300), ("analysis", 9400))
+    )
+    assert load_settings(write(tmp_path, GOOD.replace("hosts:", f"{both}hosts:"))).pools
+    twice = GOOD.replace("hosts:", f"{both.replace('fallback', 'primary')}hosts:")
+    assert {where for where, _, _ in problems(tmp_path, twice)} == {
+        "pools.spare-browser.queues",
+        "pools.spare-analysis.queues",
+    }
+
+
 def test_settings_cannot_be_changed() -> None:
     settings = make_settings()
     with pytest.raises(ValueError, match="frozen"):

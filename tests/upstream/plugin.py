@@ -75,7 +75,7 @@ def _use_ours() -> None:
     transport.register()
     for alias in ("redis", "rediss"):
         BACKEND_ALIASES[alias] = "swarm.delivery.results:ResultBackend"
-    ours = celery_configuration(make_settings(), Broker("upstream", "redis://"))
+    ours = celery_configuration(make_settings(), Broker("primary", "redis://"))
     DEFAULT_TEST_CONFIG.update(
         {key: value for key, value in ours.items() if key not in _NOT_OURS_TO_SET}
     )
