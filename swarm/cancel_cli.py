@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.environment import read_broker, read_settings
+from swarm.environment import read_brokers, read_settings
 from swarm.errors import BrokerAwayError, ConfigError
 from swarm.settings import Settings
 
@@ -53,20 +53,28 @@ def cancel(task_id: str) -> None:
 
 
 def _waits(task_id: str, settings: Settings) -> bool:
+    """Whether it lies in a queue of any broker.
+
+    Raises:
+        BrokerAwayError: one that may have it did not say.
+    """
     import redis
 
-    from swarm.brokers import connect
+    from swarm.brokers import away, connect
     from swarm.delivery.find import waits
 
+    silent: BrokerAwayError | None = None
     # A producer, as whom people submit tasks, does not see what waits.
-    broker = read_broker(credential="redis-url-scaler")
-    try:
-        with connect(broker) as client:
-            return waits(client, task_id, settings.queues())
-    except redis.ResponseError as exc:
-        raise BrokerAwayError(f"{broker.address} refused: {exc}") from exc
-    except redis.RedisError as exc:
-        raise BrokerAwayError(f"{broker.address} did not answer: {exc}") from exc
+    for broker in read_brokers(credential="redis-url-scaler"):
+        try:
+            with connect(broker) as client:
+                if waits(client, task_id, settings.queues(broker=broker.name)):
+                    return True
+        except redis.RedisError as exc:
+            silent = silent or away(broker, exc)
+    if silent is not None:
+        raise silent
+    return False
 
 
 async def ask_hosts(task_id: str, settings: Settings) -> Sequence[Found]:

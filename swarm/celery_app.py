@@ -10,8 +10,8 @@ from typing import Any
 from kombu import Queue
 
 from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker, BrokerName
-from swarm.delivery import transport
-from swarm.delivery.app import DeliveryCelery
+from swarm.delivery import transport, workflows
+from swarm.delivery.app import Brokerage, DeliveryCelery
 from swarm.environment import read_brokers, read_served_broker, read_settings
 from swarm.errors import ConfigError
 from swarm.settings import Settings
@@ -110,6 +110,18 @@ def _read_configuration() -> dict[str, Any]:
     return celery_configuration(settings, read_served_broker(settings) or read_brokers().primary)
 
 
+def _read_brokerage() -> Brokerage | None:
+    settings = read_settings()
+    if read_served_broker(settings) is not None:
+        return None
+    brokers = read_brokers()
+    if brokers.fallback is None:
+        return Brokerage(brokers)
+    configuration = celery_configuration(settings, brokers.fallback)
+    return Brokerage(brokers, configuration, settings.brokers.on_uncertain)
+
+
 transport.register()
-app = DeliveryCelery("swarm", set_as_current=True)
+workflows.register()
+app = DeliveryCelery("swarm", set_as_current=True, read_brokerage=_read_brokerage)
 app.add_defaults(_read_configuration)

@@ -10,7 +10,6 @@ from celery import Celery
 from celery import states as celery_states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
-from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -18,8 +17,8 @@ from swarm.analysis.model import parse_analysis_job
 from swarm.browse.errors import JobError
 from swarm.browse.payload import parse_browser_job
 from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key
-from swarm.delivery.publish import RefusedError
-from swarm.errors import BrokerAwayError, ConfigError, DuplicateTaskError, Problem
+from swarm.delivery.publish import UncertainError
+from swarm.errors import BrokerAwayError, ConfigError, Problem
 from swarm.settings import TaskType
 
 _PARSERS: dict[TaskType, Callable[[object], object]] = {
@@ -46,7 +45,7 @@ class TaskResult:
 
 
 class Client:
-    """Submits to the app's broker. Every call answers or fails within a few seconds."""
+    """Submits to the app's brokers. Every call answers or fails within a few seconds."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -66,9 +65,9 @@ class Client:
         Raises:
             ConfigError: the payload is wrong; every wrong field is named. Or no pool of
                 config.yaml runs such tasks.
-            BrokerAwayError: the broker could not be reached or refused the task, nothing was
-                queued; or it broke off, and then the message says that the task may be queued,
-                and its id.
+            BrokerAwayError: no broker could be reached or accepted the task, nothing was queued;
+                or one broke off, and then the message says that the task may be queued, and its
+                id.
         """
         _PARSERS[task_type](payload)
         # Celery would put it into the default queue, for workers that cannot do it.
@@ -76,31 +75,18 @@ class Client:
             expected = "a task type that a pool of config.yaml runs"
             raise ConfigError([Problem("TYPE", task_type, expected)])
         key = idempotency_key or payloads_key([payload], None)
-        task_id = uuid()
-        connected = False
         try:
-            with self._app.producer_or_acquire() as producer:
-                # The first use of the channel connects; only what follows can queue anything.
-                connected = producer.channel is not None
-                sent = self._app.send_task(
-                    f"{task_type}.run",
-                    args=[payload],
-                    task_id=task_id,
-                    producer=producer,
-                    headers={IDEMPOTENCY_HEADER: key} if key else None,
-                )
-        except DuplicateTaskError as exc:
-            return exc.task_id
-        except RefusedError as exc:
+            sent = self._app.send_task(
+                f"{task_type}.run",
+                args=[payload],
+                headers={IDEMPOTENCY_HEADER: key} if key else None,
+            )
+        except UncertainError as exc:
             raise BrokerAwayError(
-                f"the broker refused the task, nothing was queued: {exc}"
+                f"the broker broke off; task {exc.task_id} may or may not be queued: {exc}"
             ) from exc
         except _AWAY as exc:
-            if connected:
-                message = f"the broker broke off; task {task_id} may or may not be queued: {exc}"
-            else:
-                message = f"the broker did not take the task, nothing was queued: {exc}"
-            raise BrokerAwayError(message) from exc
+            raise BrokerAwayError(f"no broker took the task, nothing was queued: {exc}") from exc
         return str(sent.id)
 
     def revoke(self, task_id: str) -> None:

@@ -1,7 +1,7 @@
 """The brokers: where they are, how to reach them, what their errors mean, how they are."""
 
 from swarm.brokers.address import VARIABLES, Broker, BrokerName, Brokers, check_files, parse_broker
-from swarm.brokers.connection import CONNECT_TIMEOUT_S, QUIET, SOCKET_TIMEOUT_S, ask, connect
+from swarm.brokers.connection import CONNECT_TIMEOUT_S, QUIET, SOCKET_TIMEOUT_S, ask, away, connect
 from swarm.brokers.verdict import State, Verdict, classify
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "State",
     "Verdict",
     "ask",
+    "away",
     "check_files",
     "classify",
     "connect",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.brokers.address import Broker
 from swarm.brokers.verdict import Verdict, classify
+from swarm.errors import BrokerAwayError
 
 if TYPE_CHECKING:
     import redis
@@ -34,6 +35,14 @@ def connect(broker: Broker) -> redis.Redis:
         retry=None,
         **QUIET,
     )
+
+
+def away(broker: Broker, exc: Exception) -> BrokerAwayError:
+    """What people are told when a question to it ended so."""
+    import redis  # noqa: PLC0415
+
+    how = "refused" if isinstance(exc, redis.ResponseError) else "did not answer"
+    return BrokerAwayError(f"{broker.address} {how}: {exc}")
 
 
 def ask(broker: Broker) -> tuple[Verdict, float]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import kombu
 from celery import Celery
 from kombu.transport import memory
 from kombu.transport import redis as kombu_redis
 
+from swarm.brokers import BrokerName, Brokers
 from swarm.delivery import outcome
+from swarm.delivery.failover import Failover
 from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key, successor_for
+from swarm.delivery.routed import RoutedBackend
+from swarm.delivery.submission import Submission
 from swarm.errors import DuplicateTaskError
 
 
@@ -39,15 +45,65 @@ class CollectingTransport(memory.Transport):
     Channel = CollectingChannel
 
 
+@dataclass(frozen=True, slots=True)
+class Brokerage:
+    """What a producer needs to know of the brokers."""
+
+    brokers: Brokers
+    fallback_configuration: Mapping[str, Any] = field(default_factory=dict)
+    """Celery's, for the fallback; of no use without one."""
+    on_uncertain: Literal["duplicate", "hold"] = "duplicate"
+
+
 class DeliveryCelery(Celery):
-    """Celery with our task, our control, and a producer for the ends of tasks."""
+    """Celery with our task, our control, and a producer for the ends of tasks.
+
+    What a producer submits goes to the broker that takes it (`swarm.delivery.submission`), and
+    results are looked for there (`swarm.delivery.routed`).
+    """
 
     task_cls = "swarm.delivery.task:Task"
     control_cls = "swarm.delivery.control:Control"
 
+    def __init__(
+        self,
+        *args: Any,
+        read_brokerage: Callable[[], Brokerage | None] = lambda: None,
+        **kwargs: Any,
+    ) -> None:
+        """`read_brokerage` is called when the app first publishes; it may raise ConfigError.
+
+        None is for a service that serves one broker, and publishes there only.
+        """
+        super().__init__(*args, **kwargs)
+        self._read_brokerage = read_brokerage
+
+    @cached_property
+    def submission(self) -> Submission | None:
+        """What hands a producer's tasks to its brokers."""
+        brokerage = self._read_brokerage()
+        if brokerage is None:
+            return None
+        apps: dict[BrokerName, DeliveryCelery] = {"primary": self}
+        if brokerage.brokers.fallback is not None:
+            app = DeliveryCelery(f"{self.main} on the fallback", set_as_current=False)
+            app.add_defaults(lambda: dict(brokerage.fallback_configuration))
+            apps["fallback"] = app
+        return Submission(
+            Failover(brokerage.brokers),
+            apps,
+            holds_uncertain=brokerage.on_uncertain == "hold",
+        )
+
     def producer_or_acquire(self, producer: Any = None) -> Any:
         if producer is None and outcome.is_collecting():
             return nullcontext(self._collecting_producer)
+        if producer is None and self.submission is not None:
+            return self.submission.producer()
+        return self.acquire_producer(producer)
+
+    def acquire_producer(self, producer: Any = None) -> Any:
+        """One of this app's own broker."""
         return super().producer_or_acquire(producer)
 
     def send_task(
@@ -56,14 +112,35 @@ class DeliveryCelery(Celery):
         """Publish a task, unless its payload's idempotency key has had one.
 
         Then the result is that task's own.
+
+        Raises:
+            RefusedError: no broker accepted it.
+            UncertainError: the broker broke off, and may have accepted it.
+            ConfigError: a broker does not let us in.
         """
         key = payloads_key(args, kwargs)
         if key:
             options["headers"] = {IDEMPOTENCY_HEADER: key, **(options.get("headers") or {})}
         try:
-            return super().send_task(name, args, kwargs, *positional, **options)
+            if self.submission is None or outcome.is_collecting():
+                return super().send_task(name, args, kwargs, *positional, **options)
+            return self.submission.send(name, args, kwargs, *positional, **options)
         except DuplicateTaskError as exc:
             return self.AsyncResult(exc.task_id)
+
+    def publish_task(self, *args: Any, **options: Any) -> Any:
+        """Celery's own `send_task`, on this app's broker.
+
+        Raises:
+            DuplicateTaskError: a task with this idempotency key was accepted before.
+        """
+        return super().send_task(*args, **options)
+
+    def _get_backend(self) -> Any:
+        backend = super()._get_backend()  # type: ignore[misc]
+        if self.submission is None or len(self.submission.apps) == 1:
+            return backend
+        return RoutedBackend(self.submission, backend)
 
     @cached_property
     def _collecting_producer(self) -> Any:

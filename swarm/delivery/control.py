@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import redis
 from celery.app import control as celery_control
 
 from swarm.delivery import keys
@@ -35,11 +36,25 @@ class Control(celery_control.Control):
         """Keep tasks from being started. Those that run go on, whatever `terminate` says.
 
         Raises:
-            redis.RedisError: the broker is away.
+            redis.RedisError: a broker where it may be is away.
         """
         if terminate:
             log.warning("revoke does not stop a task that runs; nobody listens for it")
-        ids = [task_id] if isinstance(task_id, str) else list(task_id)
-        client = self.app.backend.client
-        for one in ids:
-            client.set(keys.revoked(one), "1", ex=REVOKED_S)
+        for one in [task_id] if isinstance(task_id, str) else list(task_id):
+            self._revoke(one)
+
+    def _revoke(self, task_id: str) -> None:
+        """Mark it wherever it may be."""
+        submission = getattr(self.app, "submission", None)
+        if submission is None:
+            backends = [self.app.backend]
+        else:
+            backends = [submission.backend(name) for name in submission.places(task_id)]
+        away: Exception | None = None
+        for backend in backends:
+            try:
+                backend.client.set(keys.revoked(task_id), "1", ex=REVOKED_S)
+            except redis.RedisError as exc:
+                away = away or exc
+        if away is not None:
+            raise away

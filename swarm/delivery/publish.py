@@ -8,6 +8,7 @@ import redis
 from kombu.exceptions import OperationalError
 from kombu.utils.encoding import bytes_to_str
 
+from swarm.brokers import classify
 from swarm.delivery import scripts
 from swarm.delivery.outcome import Successor
 from swarm.errors import DuplicateTaskError
@@ -21,7 +22,15 @@ _CLAIM_S = 24 * 3600
 
 
 class RefusedError(OperationalError):
-    """The broker has answered, and did not accept the message."""
+    """The broker did not accept the message."""
+
+
+class UncertainError(OperationalError):
+    """The broker broke off: whether it has accepted the task `task_id`, nobody knows."""
+
+    def __init__(self, reason: str, task_id: str) -> None:
+        super().__init__(reason)
+        self.task_id = task_id
 
 
 def publish(
@@ -32,7 +41,8 @@ def publish(
     Raises:
         RefusedError: it was not accepted.
         DuplicateTaskError: a task with this idempotency key was accepted before.
-        redis.ConnectionError, redis.TimeoutError: whether it was accepted is not known.
+        redis.ConnectionError, redis.TimeoutError: it broke off; if `classify` calls the error
+            uncertain, nobody knows whether it was accepted.
     """
     started = time.monotonic()
     try:
@@ -44,9 +54,11 @@ def publish(
             raise
         try:
             claimed_by = _run(client, successor, tag, idempotency_key)
-        except RefusedError as refused:
+        except (redis.ConnectionError, redis.TimeoutError, RefusedError) as again:
+            if not classify(lost).uncertain:
+                raise
             # It says nothing of the first attempt, whose reply got lost.
-            raise lost from refused
+            raise lost from again
     if claimed_by:
         raise DuplicateTaskError(bytes_to_str(claimed_by))
 

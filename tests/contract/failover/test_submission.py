@@ -1,0 +1,180 @@
+"""Submitting to two brokers: soon, to the one that takes it, with an id that tells which."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from swarm.brokers import Brokers, parse_broker
+from swarm.delivery import ids
+from swarm.delivery.publish import RefusedError, UncertainError
+from swarm.errors import ConfigError
+from tests.contract.failover.conftest import STRIKES, TwoBrokers
+from tests.loopback import wait_until
+
+#: What a producer is promised.
+PATIENCE_S = 3.0
+
+
+def submit(app: Any, **options: Any) -> str:
+    return str(app.send_task("analysis.run", args=[{}], **options).id)
+
+
+def timed(app: Any, **options: Any) -> tuple[str, float]:
+    begun = time.monotonic()
+    return submit(app, **options), time.monotonic() - begun
+
+
+def test_while_the_primary_is_well_it_has_every_task(two: TwoBrokers) -> None:
+    app = two.app()
+    submitted = [submit(app) for _ in range(3)]
+    assert two.waiting("primary") == submitted
+    assert two.waiting("fallback") == []
+    assert {UUID(each).version for each in submitted} == {4}
+
+
+@pytest.mark.parametrize("strike", STRIKES)
+@pytest.mark.parametrize("tasks_before", [1, 0])
+def test_a_producer_blocks_once_and_every_task_is_somewhere(
+    two: TwoBrokers, strike: str, tasks_before: int
+) -> None:
+    app = two.app()
+    before = [submit(app) for _ in range(tasks_before)]
+    STRIKES[strike](two.service)
+    first, first_s = timed(app)
+    assert first_s <= PATIENCE_S
+    begun = time.monotonic()
+    later = [submit(app) for _ in range(20)]
+    assert time.monotonic() - begun <= 1.0
+    assert two.waiting("fallback") == [first, *later]
+    # Those whose publication was cut off may be there too, by their other id.
+    assert set(two.waiting("primary")) - {ids.named(first, "primary")} == set(before)
+    assert {ids.broker_of(each) for each in (first, *later)} == {"fallback"}
+
+
+def test_the_primary_has_the_tasks_again_once_it_is_well_for_some_time(two: TwoBrokers) -> None:
+    app = two.app()
+    two.service.reach("refused")
+    assert ids.broker_of(submit(app)) == "fallback"
+    two.service.heal()
+    # Ten seconds at the least, and trials in between; nobody's task is one.
+    assert ids.broker_of(submit(app)) == "fallback"
+    begun = time.monotonic()
+    wait_until(lambda: ids.broker_of(submit(app)) == "primary", timeout_s=40, what="the return")
+    assert time.monotonic() - begun >= 9
+    assert {ids.broker_of(submit(app)) for _ in range(5)} == {"primary"}
+
+
+def test_a_task_that_is_refused_keeps_its_id_but_for_the_digit_that_names_the_broker(
+    two: TwoBrokers,
+) -> None:
+    app = two.app()
+    two.service.reach_limit()
+    own = submit(app, task_id="order-7")
+    assert own == "order-7"
+    assert two.waiting("fallback") == ["order-7"]
+
+
+def test_an_uncertain_task_is_on_both_brokers_by_ids_that_show_it(two: TwoBrokers) -> None:
+    app = two.app()
+    submit(app)
+    two.service.set(slow_s=5)
+    second = submit(app)
+    wait_until(lambda: len(two.waiting("primary")) == 2, what="the late one")
+    assert two.waiting("primary")[1] == ids.named(second, "primary")
+    assert two.waiting("fallback") == [second]
+
+
+def test_an_uncertain_task_is_held_where_that_is_chosen(two: TwoBrokers) -> None:
+    app = two.app(on_uncertain="hold")
+    submit(app)
+    two.service.set(slow_s=5)
+    with pytest.raises(UncertainError) as caught:
+        submit(app)
+    wait_until(lambda: caught.value.task_id in two.waiting("primary"), what="the late one")
+    assert two.waiting("fallback") == []
+    # What is refused for certain is no question.
+    assert ids.broker_of(submit(app)) == "fallback"
+
+
+def test_a_reply_that_is_cut_off_is_asked_for_again(two: TwoBrokers) -> None:
+    app = two.app()
+    submit(app)
+    two.service.set(cuts=1)
+    assert ids.broker_of(submit(app)) == "primary"
+    assert len(two.waiting("primary")) == 2
+    assert two.waiting("fallback") == []
+
+
+def test_when_nobody_takes_it_both_say_why(two: TwoBrokers) -> None:
+    app = two.app()
+    two.service.reach_limit()
+    with two.redis("fallback") as redis:
+        redis.config_set("maxmemory", 1)
+    with pytest.raises(RefusedError, match=r"primary: max requests limit.*; fallback: .*memory"):
+        submit(app)
+    with two.redis("fallback") as redis:
+        redis.config_set("maxmemory", 0)
+    assert ids.broker_of(submit(app)) == "fallback"
+
+
+def test_with_one_broker_its_absence_is_an_error_and_its_return_is_not_waited_for(
+    two: TwoBrokers,
+) -> None:
+    two.brokers = Brokers(two.brokers.primary)
+    app = two.app()
+    two.service.reach("refused")
+    for _ in range(3):
+        with pytest.raises(RefusedError, match="Connection refused"):
+            submit(app)
+    two.service.heal()
+    task_id = submit(app)
+    assert two.waiting("primary") == [task_id]
+
+
+def test_an_idempotency_key_gives_the_first_task_and_nothing_more(two: TwoBrokers) -> None:
+    app = two.app()
+    two.service.reach("refused")
+    headers = {"idempotency_key": "once"}
+    first = submit(app, headers=headers)
+    assert submit(app, headers=headers) == first
+    assert two.waiting("fallback") == [first]
+
+
+def test_a_connection_of_somebodys_own_is_used_as_it_is(two: TwoBrokers) -> None:
+    app = two.app()
+    two.service.reach("refused")
+    with app.connection_for_write() as connection, pytest.raises(OperationalError):
+        submit(app, connection=connection)
+    assert two.waiting("fallback") == []
+
+
+def test_a_producer_that_is_acquired_once_goes_over_too(two: TwoBrokers) -> None:
+    app = two.app()
+    with app.producer_or_acquire() as producer:
+        assert ids.broker_of(submit(app, producer=producer)) == "primary"
+        two.service.reach("refused")
+        assert ids.broker_of(submit(app, producer=producer)) == "fallback"
+
+
+@pytest.mark.parametrize("wrong", ["password", "certificate"])
+def test_who_is_not_let_in_is_told_which_variable_is_wrong(two: TwoBrokers, wrong: str) -> None:
+    url = two.brokers.primary.url
+    wrong_ones = {
+        "password": url.replace(":s3cret@", ":wrong@"),
+        "certificate": url.partition("?")[0],
+    }
+    url = wrong_ones[wrong]
+    primary = parse_broker("primary", url, variable="REDIS_URL")
+    two.brokers = Brokers(primary, two.brokers.fallback)
+    app = two.app()
+    for _ in range(2):
+        # No failover, which would only hide it.
+        with pytest.raises(ConfigError, match=r"^REDIS_URL: got rediss://127") as caught:
+            submit(app)
+        assert "s3cret" not in str(caught.value)
+    assert two.waiting("fallback") == []
