@@ -17,7 +17,7 @@ from swarm.analysis.model import parse_analysis_job
 from swarm.browse.errors import JobError
 from swarm.browse.payload import parse_browser_job
 from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key
-from swarm.delivery.publish import UncertainError
+from swarm.delivery.publish import RefusedError, UncertainError
 from swarm.errors import BrokerAwayError, ConfigError, Problem
 from swarm.settings import TaskType
 
@@ -85,8 +85,11 @@ class Client:
             raise BrokerAwayError(
                 f"the broker broke off; task {exc.task_id} may or may not be queued: {exc}"
             ) from exc
-        except _AWAY as exc:
+        except RefusedError as exc:
             raise BrokerAwayError(f"no broker took the task, nothing was queued: {exc}") from exc
+        except _AWAY as exc:
+            # Of an app that is no producer's.
+            raise BrokerAwayError(f"the task may or may not be queued: {exc}") from exc
         return str(sent.id)
 
     def revoke(self, task_id: str) -> None:

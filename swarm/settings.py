@@ -203,6 +203,8 @@ class WorkerSettings(_Section):
     """Status files, one an instance, read by `swarm-unitctl list`."""
     control_directory: Path = Field(default=Path("/run/swarm/control"), strict=False)
     """Sockets, one an instance, by which `swarm-unitctl cancel` reaches running tasks."""
+    spool_directory: Path = Field(default=Path("/var/lib/swarm/spool"), strict=False)
+    """Ends of tasks that their broker does not take for now; they are sent when it does."""
     pause_above_memory: float = Field(default=0.9, gt=0, le=1)
     """Share of the unit's memory limit (the lower of MemoryHigh and MemoryMax) above which an
     instance takes no task, until it is a twentieth of the limit below that again. What the kernel

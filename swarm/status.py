@@ -48,7 +48,8 @@ class InstanceStatus:
     service_time_s: Seconds | None
     """Smoothed seconds a task takes; None until one has ended."""
     broker: str
-    """`ok` or `away`."""
+    """`ok`; `away` before the first connection and after a loss; then what the attempts to connect
+    come to: `slow`, `down`, `limited` or `refused`."""
     browser: str
     """`up`, `down`, or `none` for pools without one."""
     written_at: Seconds
@@ -94,7 +95,7 @@ class InstanceStatus:
             parts.append(f"{self.failed} failed")
         if self.browser == "down":
             parts.append("browser down")
-        away = "" if self.broker == "ok" else " away"
+        away = "" if self.broker == "ok" else f" {self.broker}"
         phase = "" if self.phase == "running" else f"{self.phase}, "
         paused = f"paused: {self.paused}, " if self.paused else ""
         return f"{self.pool}: {phase}{paused}{', '.join(parts)}, redis {broker_name}{away}"

@@ -15,6 +15,7 @@ from celery._state import get_current_task
 from swarm.delivery import scripts
 from swarm.delivery.holder import worker_holder
 from swarm.delivery.outcome import Outcome
+from swarm.delivery.spool import SpooledEnd
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +23,15 @@ log = logging.getLogger(__name__)
 DONE_S = 24 * 3600
 #: Bounds of the pause between two attempts to commit, in seconds.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+#: Seconds of attempts until an end goes to the disk: a blink of the broker is not worth it.
+_SPOOL_AFTER_S = 5.0
 
 
 def commit(outcome: Outcome, client: redis.Redis) -> None:
     """End a task in one step.
 
-    A task's own process waits for the broker as long as it takes: it has nothing better to do, and
-    the hard time limit over it. A parent goes on, and its holder tells the broker later.
+    A task's own process waits for the broker for some seconds, and leaves the end on the disk then:
+    the hard time limit is over it. A parent goes on. Its holder tells the broker later, of both.
 
     Raises:
         redis.RedisError: a refusal that lasts; the message is still held.
@@ -37,7 +40,7 @@ def commit(outcome: Outcome, client: redis.Redis) -> None:
     arguments = outcome.arguments(str(holder.name), done_ttl_s=DONE_S)
     run = partial(_run, client, outcome.task_id, arguments)
     if holder.is_inherited or get_current_task() is not None:
-        _persist(run, outcome.task_id)
+        _persist(run, SpooledEnd(outcome.tag, outcome.task_id, tuple(arguments)))
     else:
         try:
             run()
@@ -61,8 +64,8 @@ def _run(client: redis.Redis, task_id: str, arguments: list[Any]) -> None:
         )
 
 
-def _persist(run: Callable[[], object], task_id: str) -> None:
-    pause_s = 0.0
+def _persist(run: Callable[[], object], end: SpooledEnd) -> None:
+    pause_s, begun, can_spool = 0.0, time.monotonic(), True
     while True:
         try:
             time.sleep(pause_s)
@@ -74,10 +77,32 @@ def _persist(run: Callable[[], object], task_id: str) -> None:
             if not scripts.is_transient(exc):
                 raise
             if not pause_s:
-                _log_wait(task_id, exc)
+                _log_wait(end.task_id, exc)
             pause_s = min(2 * pause_s or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+            if can_spool and time.monotonic() - begun >= _SPOOL_AFTER_S:
+                if _spool(end):
+                    return
+                can_spool = False
         else:
             return
+
+
+def _spool(end: SpooledEnd) -> bool:
+    """Leave it on the disk; False if that cannot be."""
+    spool = worker_holder().spool
+    if spool is None:
+        return False
+    fields = {"task_id": end.task_id}
+    try:
+        spool.write(end)
+    except OSError as exc:
+        fields["reason"] = str(exc)
+        log.warning(
+            "a task's end cannot be left on the disk, its process waits", extra={"fields": fields}
+        )
+        return False
+    log.warning("a task's end is on the disk until the broker answers", extra={"fields": fields})
+    return True
 
 
 def _log_wait(task_id: str, exc: Exception) -> None:

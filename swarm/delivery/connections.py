@@ -8,9 +8,20 @@ import struct
 from typing import Any
 from weakref import WeakSet
 
+import redis
+
+from swarm.brokers import classify
+
 #: `struct linger`: on, for 0 s.
 _NO_LINGER = struct.pack("ii", 1, 0)
 _sockets: WeakSet[socket.socket] = WeakSet()
+
+
+class LimitedError(redis.ConnectionError, redis.ResponseError):
+    """The broker takes no more requests: to whoever consumes as if the connection were lost.
+
+    Celery's consumer knows what to do without a connection; an error reply would end its worker.
+    """
 
 
 def abortive(connection_class: type[Any]) -> type[Any]:
@@ -26,6 +37,17 @@ def abortive(connection_class: type[Any]) -> type[Any]:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             _sockets.add(connected)
             return connected
+
+        def read_response(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super().read_response(*args, **options)
+            except redis.OutOfMemoryError:
+                # Scripts that drain run all the same, and publishing says it in its own words.
+                raise
+            except redis.ResponseError as exc:
+                if classify(exc).state == "limited":
+                    raise LimitedError(str(exc)) from exc
+                raise
 
     return AbortiveConnection
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from celery.exceptions import WorkerShutdown
 from celery.worker import consumer as celery_consumer
 from celery.worker import state as celery_state
 
+from swarm.brokers import classify
 from swarm.delivery.holder import worker_holder
+from swarm.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+#: Its unit does not start a worker again that ended so.
+MISCONFIGURED = ConfigError.exit_status
 
 
 class Consumer(celery_consumer.Consumer):
@@ -26,6 +32,23 @@ class Consumer(celery_consumer.Consumer):
         connection = super().connection_for_read(heartbeat)
         connection.transport.holder = worker_holder()
         return connection
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Try until the broker lets us in; say how it is when that changes, not at each attempt.
+
+        Raises:
+            WorkerShutdown: it does not know us, and never has: people must put that right.
+        """
+
+        def failed(exc: Exception, _interval_s: float) -> None:
+            verdict = classify(exc)
+            worker_holder().on_broker(verdict)
+            if verdict.state == "refused" and self.first_connection_attempt:
+                raise WorkerShutdown(MISCONFIGURED)
+
+        conn = conn.ensure_connection(failed, callback=celery_state.maybe_shutdown)
+        self.first_connection_attempt = False
+        return conn
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._dead_letter(message, "not a Celery task")

@@ -185,6 +185,9 @@ def _write(broker: Broker) -> Verdict:
 def _tell_change(change: Change) -> None:
     metrics.show_state(change.broker, change.after)
     metrics.CHANGES.labels(change.broker, change.after).inc()
+    if change.after == "refused":
+        # Whoever submits is told, with an error.
+        return
     fields = {"broker": change.broker, "before": change.before, "lasted_s": change.lasted_s}
     reason = f": {change.reason}" if change.reason else ""
     level = logging.INFO if change.after == "ok" else logging.WARNING

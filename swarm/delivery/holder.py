@@ -20,8 +20,10 @@ from uuid import uuid4
 
 import redis
 
+from swarm.brokers import Verdict
 from swarm.delivery.pending_ends import PendingEnds
 from swarm.delivery.scripts import RENEW
+from swarm.delivery.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +80,16 @@ class Holder:
         #: Tags of the messages that are being worked on; of tasks, Celery's worker knows.
         self.running: Callable[[], set[str]] = lambda: set(self.delivered) - self.dirty
         self.pending_ends = PendingEnds()
+        #: Where pool processes leave the ends of tasks that the broker does not take.
+        self.spool: Spool | None = None
         #: Nothing is taken meanwhile. Set by any thread.
         self.is_paused = False
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
         #: Called with a task's name when the pool process that ran it died.
         self.on_death: Callable[[str], None] = lambda _: None
+        #: Called with what an attempt to connect came to; not with those that went well.
+        self.on_broker: Callable[[Verdict], None] = lambda _: None
         self._client: redis.Redis | None = None
         self._since: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -99,11 +105,17 @@ class Holder:
         """With connections of its own, because channels come and go.
 
         Raises:
-            RuntimeError: nothing was taken yet.
+            RuntimeError: it has never been connected.
         """
         if self._client is None:
-            raise RuntimeError("only who has taken something has a client")
+            raise RuntimeError("only who has been connected has a client")
         return self._client
+
+    def connect(self, connect: Callable[[], redis.Redis]) -> None:
+        """Have a client from now on."""
+        with self._lock:
+            if self._client is None:
+                self._client = connect()
 
     def took(self, tag: str, connect: Callable[[], redis.Redis], *, again: bool) -> None:
         """Hold a message; `again` if somebody, perhaps this holder, had it before.
@@ -112,13 +124,12 @@ class Holder:
         reaper two takings by one holder look like one.
         """
         self.pending_ends.discard(tag)
+        self.connect(connect)
         with self._lock:
             self._since[tag] = float("-inf") if again else time.monotonic()
-            if self._client is None:
-                self._client = connect()
             if self._keeper is None:
                 self._keeper = threading.Thread(
-                    target=self._keep_lease, args=(self._client,), name="lease", daemon=True
+                    target=self._keep_lease, args=(self.client,), name="lease", daemon=True
                 )
                 self._keeper.start()
 
@@ -130,6 +141,17 @@ class Holder:
     def ended(self, tag: str) -> None:
         with self._lock:
             self._since.pop(tag, None)
+        if self.spool is not None and self.spool.holds(tag):
+            self.pending_ends.add(tag, self.send_spooled)
+
+    def send_spooled(self) -> None:
+        """Tell the broker of the ends on the disk, those of earlier workers of this host too.
+
+        Raises:
+            redis.RedisError: it is still away.
+        """
+        if self.spool is not None and (sent := self.spool.send(self.client)):
+            log.info("ends of tasks that were on the disk are sent: %d", sent)
 
     def keep_only(self, tags: set[str]) -> None:
         """Forget what was taken and never begun: it goes back."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import redis
 
+from swarm.brokers import classify
+
 _LUA = files("swarm.delivery") / "lua"
 _COMMON = (_LUA / "common.lua").read_text(encoding="utf-8")
 
@@ -43,17 +45,10 @@ class Script:
         return ("EVAL", self.text, 0, *arguments)
 
 
-#: First words of replies that mean "not now".
-_TRANSIENT_REFUSALS = (
-    *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
-    *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
-)
-
-
 def is_transient(exc: Exception) -> bool:
     """Whether a script that ended so may run later as it is."""
     if isinstance(exc, redis.exceptions.ResponseError):
-        return (exc.status_code or str(exc).split(" ", 1)[0]) in _TRANSIENT_REFUSALS
+        return classify(exc).state in {"slow", "down", "limited"}
     return isinstance(
         exc, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError
     )

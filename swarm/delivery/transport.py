@@ -129,6 +129,10 @@ class Channel(kombu_redis.Channel):
         """
         holder = self.holder
         holder.pending_ends.send()
+        if holder.spool is not None:
+            # Before anything is returned: what is done need not be done again.
+            holder.connect(self.connect_anew)
+            holder.send_spooled()
         running = holder.running() | holder.pending_ends.tags
         with self.conn_or_acquire() as client:
             release.resume(client, holder.name, self.active_queues, running)

@@ -18,6 +18,7 @@ from swarm.browse.engine import EngineError
 from swarm.celery_app import SOFT_LIMIT_MARGIN_S, app
 from swarm.delivery.holder import worker_holder
 from swarm.delivery.release import release
+from swarm.delivery.spool import Spool
 from swarm.environment import WorkerEnvironment, read_worker
 from swarm.sdnotify import Notifier
 from swarm.worker import process
@@ -79,8 +80,11 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     )
     control = _make_control(environment, orders)
     receivers = _connect_signals(environment, telemetry, orders, reporter, control)
-    worker_holder().on_death = lambda task: telemetry.task_ended(task, "lost", 0.0)
-    app.steps["consumer"].add(broker_watch(reporter.broker_connected))
+    holder = worker_holder()
+    holder.on_death = lambda task: telemetry.task_ended(task, "lost", 0.0)
+    holder.on_broker = reporter.broker.failed
+    holder.spool = _spool(environment)
+    app.steps["consumer"].add(broker_watch(reporter.broker.connected))
     app.steps["consumer"].add(SignalWakeup)
     reporter.start()
     control.start()
@@ -147,12 +151,25 @@ def _give_back(broker: Broker) -> None:
     holder.pending_ends.send()
     try:
         with connect(broker) as client:
+            if holder.spool is not None:
+                holder.spool.send(client)
             release(client, str(holder.name), "return", "its worker stopped", choice="all")
     except redis.RedisError as exc:
         log.warning(
             "what this instance holds is not given back yet; its next start or the reaper does it",
             extra={"fields": {"reason": str(exc)}},
         )
+
+
+def _spool(environment: WorkerEnvironment) -> Spool | None:
+    directory = environment.settings.worker.spool_directory
+    if directory.is_dir():
+        return Spool(directory, environment.broker.name)
+    log.warning(
+        "no %s: should the broker be away when a task ends, its process waits until its time limit",
+        directory,
+    )
+    return None
 
 
 def _stop_with_failure(exit_status: int) -> None:

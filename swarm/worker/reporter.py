@@ -19,6 +19,7 @@ from celery.worker import state as celery_state
 from swarm.environment import WorkerEnvironment
 from swarm.sdnotify import Notifier
 from swarm.status import InstancePhase, InstanceStatus
+from swarm.worker.broker_report import BrokerReport
 from swarm.worker.load import Load, own_cgroup
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.telemetry import Message, Telemetry
@@ -63,7 +64,7 @@ class Reporter:
         # Set by Celery's threads; only the reporter's own thread touches the status.
         self._consuming = False
         self._stopping = False
-        self._connected = False
+        self._broker = BrokerReport(environment.broker)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._processes_awaited = environment.processes
@@ -105,8 +106,10 @@ class Reporter:
         directory = self._environment.settings.worker.status_directory
         (directory / f"{self._status.pool}-{self._status.number}.json").unlink(missing_ok=True)
 
-    def broker_connected(self, connected: bool) -> None:  # noqa: FBT001 - a callback's one value
-        self._connected = connected
+    @property
+    def broker(self) -> BrokerReport:
+        """Told by Celery's thread."""
+        return self._broker
 
     def consuming(self) -> None:
         self._consuming = True
@@ -147,7 +150,7 @@ class Reporter:
             active=active,
             reserved=reserved,
             idle_since=idle_since,
-            broker="ok" if self._connected else "away",
+            broker=self._broker.state,
         )
         if self._stopping and self._status.phase != "stopping":
             self._enter("stopping")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from celery import Celery
 
+from swarm.brokers import Brokers
 from swarm.celery_app import celery_configuration
 from swarm.client import Client
 from swarm.config import load_settings
-from swarm.delivery.app import DeliveryCelery
+from swarm.delivery.app import Brokerage, DeliveryCelery
 from swarm.environment import read_broker
 from swarm.settings import Settings
 from tests.integration.pages import Site
@@ -36,7 +36,7 @@ class Stage:
     site: Site
     config: Path
     workers: list[WorkerProcess] = field(default_factory=list)
-    _app: Celery | None = None
+    _app: DeliveryCelery | None = None
 
     @property
     def settings(self) -> Settings:
@@ -53,10 +53,12 @@ class Stage:
         }
 
     @property
-    def app(self) -> Celery:
+    def app(self) -> DeliveryCelery:
         if self._app is None:
-            self._app = DeliveryCelery("test", set_as_current=False)
             broker = read_broker({"REDIS_URL": self.redis.url})
+            self._app = DeliveryCelery(
+                "test", set_as_current=False, read_brokerage=lambda: Brokerage(Brokers(broker))
+            )
             self._app.config_from_object(celery_configuration(self.settings, broker))
         return self._app
 
@@ -138,7 +140,7 @@ class Stage:
 
 
 def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
-    for name in ("instances", "artifacts", "control"):
+    for name in ("instances", "artifacts", "control", "spool"):
         (directory / name).mkdir()
     config = directory / "config.yaml"
     document = {
@@ -165,6 +167,7 @@ def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
         "worker": {
             "status_directory": str(directory / "instances"),
             "control_directory": str(directory / "control"),
+            "spool_directory": str(directory / "spool"),
         },
     }
     config.write_text(yaml.safe_dump(document), encoding="utf-8")

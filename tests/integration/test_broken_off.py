@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
-from swarm.brokers import Broker
+from swarm.brokers import Broker, Brokers
 from swarm.celery_app import celery_configuration
 from swarm.client import Client
-from swarm.errors import BrokerAwayError
+from swarm.delivery.app import Brokerage, DeliveryCelery
+from swarm.errors import BrokerAwayError, ConfigError
 from tests.builders import make_settings
 from tests.loopback import PASSWORD, REDIS, RedisServer
 from tests.programs import need
@@ -83,11 +83,18 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
+def make_app(url: str) -> DeliveryCelery:
+    broker = Broker("primary", url)
+    app = DeliveryCelery(
+        "test", set_as_current=False, read_brokerage=lambda: Brokerage(Brokers(broker))
+    )
+    app.conf.update(celery_configuration(make_settings(), broker))
+    return app
+
+
 def test_a_lost_answer_is_not_called_nothing_queued(redis: RedisServer) -> None:
     proxy = Proxy(redis.port)
-    app = Celery("test", set_as_current=False)
-    url = f"redis://:{PASSWORD}@127.0.0.1:{proxy.port}/0"
-    app.conf.update(celery_configuration(make_settings(), Broker("primary", url)))
+    app = make_app(f"redis://:{PASSWORD}@127.0.0.1:{proxy.port}/0")
     try:
         with pytest.raises(BrokerAwayError, match="may or may not be queued") as caught:
             Client(app).submit("browser", {"url": "http://h/", "actions": [{"kind": "text"}]})
@@ -101,20 +108,25 @@ def test_a_lost_answer_is_not_called_nothing_queued(redis: RedisServer) -> None:
         proxy.close()
 
 
-@pytest.mark.parametrize("refusal", ["memory is full", "NOPERM|no permissions"])
-def test_a_refused_task_is_called_not_queued(redis: RedisServer, refusal: str) -> None:
-    url = redis.url
-    with redis.connect() as direct:
-        if refusal == "memory is full":
-            direct.config_set("maxmemory", 1)
-        else:
-            direct.acl_setuser("reader", enabled=True, passwords=["+p"], categories=["+@read"])
-            url = f"redis://reader:p@127.0.0.1:{redis.port}/0"
-        app = Celery("test", set_as_current=False)
-        app.conf.update(celery_configuration(make_settings(), Broker("primary", url)))
-        try:
-            with pytest.raises(BrokerAwayError, match=f"nothing was queued: .*({refusal})"):
-                Client(app).submit("browser", {"url": "http://h/", "actions": [{"kind": "text"}]})
+def submit(redis: RedisServer, url: str) -> None:
+    app = make_app(url)
+    try:
+        Client(app).submit("browser", {"url": "http://h/", "actions": [{"kind": "text"}]})
+    finally:
+        app.close()
+        with redis.connect() as direct:
             assert direct.exists("browser") == 0
-        finally:
-            app.close()
+
+
+def test_a_task_that_a_full_broker_refuses_is_called_not_queued(redis: RedisServer) -> None:
+    with redis.connect() as direct:
+        direct.config_set("maxmemory", 1)
+    with pytest.raises(BrokerAwayError, match=r"nothing was queued: .*memory is full"):
+        submit(redis, redis.url)
+
+
+def test_who_may_not_publish_is_told_which_variable_is_wrong(redis: RedisServer) -> None:
+    with redis.connect() as direct:
+        direct.acl_setuser("reader", enabled=True, passwords=["+p"], categories=["+@read"])
+    with pytest.raises(ConfigError, match=r"^REDIS_URL: got .*(NOPERM|no permissions).* who may"):
+        submit(redis, f"redis://reader:p@127.0.0.1:{redis.port}/0")

@@ -98,7 +98,7 @@ class Desk:
         return document
 
     def begin(self) -> dict[str, Any]:
-        self.reporter.broker_connected(True)  # noqa: FBT003
+        self.reporter.broker.connected(True)  # noqa: FBT003
         self.reporter.consuming()
         self.telemetry.process_ready()
         self.look()
@@ -282,7 +282,7 @@ def test_leaving_is_told_once(tmp_path: Path) -> None:
 def test_a_lost_broker_is_told(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.begin()
-    desk.reporter.broker_connected(False)  # noqa: FBT003
+    desk.reporter.broker.connected(False)  # noqa: FBT003
     assert desk.look()["broker"] == "away"
     assert desk.metrics.registry.get_sample_value("swarm_broker_up") == 0
 
