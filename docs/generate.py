@@ -14,8 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from swarm.settings import (
+    BrokerSettings,
     BrokersSettings,
     BrowserSettings,
+    BudgetSettings,
     FlowerSettings,
     HostSettings,
     PoolSettings,
@@ -30,6 +32,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("hosts.NAME", HostSettings),
     ("scaler", ScalerSettings),
     ("brokers", BrokersSettings),
+    ("brokers.primary and brokers.fallback", BrokerSettings),
+    ("brokers.primary.budget", BudgetSettings),
     ("flower", FlowerSettings),
     ("browser", BrowserSettings),
     ("worker", WorkerSettings),
@@ -54,10 +58,19 @@ def _section(name: str, model: type[BaseModel]) -> str:
     rows = [
         f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {_meaning(field)} |"
         for key, field in model.model_fields.items()
+        if not _is_section(field.annotation)
     ]
     head = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     title = " ".join((model.__doc__ or "").split())
     return "\n".join([f"## {name}", "", title, "", *head, *rows, ""])
+
+
+def _is_section(annotation: Any) -> bool:
+    """Whether a key has a table of its own."""
+    return any(
+        isinstance(part, type) and issubclass(part, BaseModel)
+        for part in (annotation, *get_args(annotation))
+    )
 
 
 def _type_name(annotation: Any) -> str:

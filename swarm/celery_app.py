@@ -86,7 +86,7 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         "redis_socket_keepalive": True,
         # Events feed Flower's live view. Nobody talks to workers through the broker: status
         # files and systemd do that without a command.
-        "worker_send_task_events": True,
+        "worker_send_task_events": settings.broker(broker.name).events,
         "worker_enable_remote_control": False,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -115,10 +115,13 @@ def _read_brokerage() -> Brokerage | None:
     if read_served_broker(settings) is not None:
         return None
     brokers = read_brokers()
-    if brokers.fallback is None:
-        return Brokerage(brokers)
-    configuration = celery_configuration(settings, brokers.fallback)
-    return Brokerage(brokers, configuration, settings.brokers.on_uncertain)
+    fallback = brokers.fallback
+    return Brokerage(
+        brokers,
+        {} if fallback is None else celery_configuration(settings, fallback),
+        settings.brokers.on_uncertain,
+        frozenset(each.name for each in brokers if settings.broker(each.name).budget),
+    )
 
 
 transport.register()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from swarm.brokers.address import BrokerName
+from swarm.brokers.budget import Budget
 from swarm.errors import ConfigError, Problem
 
 DEFAULT_CREDENTIALS_DIRECTORY = Path("/etc/swarm/credentials")
@@ -141,8 +142,35 @@ class FlowerSettings(_Section):
     """Seconds Flower may take to answer; after that queue lengths are unknown."""
 
 
+class BudgetSettings(_Section):
+    """What a broker that is billed by the request may be asked."""
+
+    limit: str = Field(pattern=r"^[1-9][0-9]{0,11}/(month|day)$")
+    """Requests until the next reset, at midnight UTC: `500000/month`, `10000/day`."""
+    reset_day: int = Field(default=1, ge=1, le=28)
+    """Day of the month on which the service begins to count anew."""
+    used_so_far: int = Field(default=0, ge=0)
+    """What the service says was used in this period when you set this. Change it whenever the
+    count here has drifted from the service's; it counts until the reset."""
+
+    def budget(self) -> Budget:
+        return Budget.parse(self.limit, reset_day=self.reset_day)
+
+
+class BrokerSettings(_Section):
+    """What is particular about one broker."""
+
+    budget: BudgetSettings | None = None
+    """Of a metered broker; none for one that may be asked as often as one likes."""
+    events: bool = True
+    """Whether workers tell Flower of every task, for its live view; three requests a task."""
+
+
 class BrokersSettings(_Section):
-    """What producers do when a broker is away."""
+    """The brokers, and what producers do when one is away."""
+
+    primary: BrokerSettings = BrokerSettings()
+    fallback: BrokerSettings = BrokerSettings()
 
     on_uncertain: Literal["duplicate", "hold"] = "duplicate"
     """What becomes of a task when its broker broke off in the middle, so that nobody knows whether
@@ -231,6 +259,9 @@ class Settings(_Section):
     def pools_on(self, broker: BrokerName) -> dict[str, PoolSettings]:
         """The pools that serve a broker, in the order of config.yaml."""
         return {name: pool for name, pool in self.pools.items() if pool.broker == broker}
+
+    def broker(self, name: BrokerName) -> BrokerSettings:
+        return self.brokers.primary if name == "primary" else self.brokers.fallback
 
     def queues(
         self, *, task_type: TaskType | None = None, broker: BrokerName = "primary"

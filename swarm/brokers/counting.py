@@ -10,11 +10,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from swarm.brokers.address import Broker
+
+if TYPE_CHECKING:
+    import redis
 
 Place = tuple[str, int]
 
@@ -58,6 +63,8 @@ class RequestCounter:
         self._told.clear()
 
 
+#: Brokers that are told, with scripts that run anyway, how much this process has asked of them.
+_told_places: set[Place] = set()
 #: This process's; it counts from the first call of `count_requests`.
 requests = RequestCounter()
 _is_counting = False
@@ -77,6 +84,28 @@ def count_requests() -> None:
     # Here `pack_commands` itself calls the other one.
     _wrap(asynchronous.AbstractConnection, "pack_command", lambda _arguments: 1)
     os.register_at_fork(after_in_child=requests.forget)
+
+
+def tell(broker: Broker) -> None:
+    """Have a broker told of this process's requests; for producers, of whom nobody else knows."""
+    count_requests()
+    _told_places.add(place_of(broker))
+
+
+@contextmanager
+def told(client: redis.Redis) -> Iterator[int]:
+    """Requests to tell the client's broker of; those that an error interrupts are told later."""
+    kwargs = client.connection_pool.connection_kwargs
+    place = (str(kwargs.get("host")), int(kwargs.get("port") or 0))
+    if place not in _told_places:
+        yield 0
+        return
+    taken = requests.take(place)
+    try:
+        yield taken
+    except BaseException:
+        requests.give_back(place, taken)
+        raise
 
 
 def _wrap(connection_class: Any, name: str, count: Any) -> None:

@@ -41,6 +41,8 @@ class HealthRules:
     first_trial_s: float = 5.0
     last_trial_s: float = 60.0
     """Pause between two trials of a broker that is avoided; it doubles from first to last."""
+    last_limited_trial_s: float = 600.0
+    """The same of one at its limit, which takes no more for hours or days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Health:
 
     def begin_trial(self, now: float, rules: HealthRules) -> Health:
         """Nobody else tries meanwhile; one that never ends gives way after a while."""
-        return replace(self, next_trial=now + _pause(self.trials_failed, rules))
+        return replace(self, next_trial=now + _pause(self, self.trials_failed, rules))
 
 
 def observe(
@@ -121,11 +123,14 @@ def _count(
 def _tried(health: Health, now: float, rules: HealthRules) -> Health:
     """A trial that was not good: the next one is later."""
     failed = health.trials_failed + 1 if health.fails_over else 0
-    return replace(health, good=0, trials_failed=failed, next_trial=now + _pause(failed, rules))
+    return replace(
+        health, good=0, trials_failed=failed, next_trial=now + _pause(health, failed, rules)
+    )
 
 
-def _pause(failed: int, rules: HealthRules) -> float:
-    return min(rules.last_trial_s, rules.first_trial_s * 2.0 ** min(failed, 16))
+def _pause(health: Health, failed: int, rules: HealthRules) -> float:
+    last_s = rules.last_limited_trial_s if health.state == "limited" else rules.last_trial_s
+    return min(last_s, rules.first_trial_s * 2.0 ** min(failed, 16))
 
 
 def _next(health: Health, verdict: Verdict, now: float, rules: HealthRules) -> State:

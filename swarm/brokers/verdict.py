@@ -47,6 +47,8 @@ _REPLIES: tuple[tuple[str, State, str], ...] = (
     (r"max concurrent connections exceeded", "limited", ""),
     (r"max number of clients reached", "limited", ""),
     (r"db capacity quota exceeded", "limited", ""),
+    # Our own: what remains of its budget is for the tasks that it has.
+    (r"^limited ", "limited", ""),
     (r"^oom |used memory > 'maxmemory'", "limited", ""),
     (r"^(loading|masterdown|clusterdown|tryagain|misconf|noreplicas|readonly) ", "down", ""),
     # A script has run for longer than 5 s; nothing else is done meanwhile.

@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.transport import memory
 from kombu.transport import redis as kombu_redis
 
-from swarm.brokers import BrokerName, Brokers
+from swarm.brokers import BrokerName, Brokers, counting
 from swarm.delivery import outcome
 from swarm.delivery.failover import Failover
 from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key, successor_for
@@ -53,6 +53,8 @@ class Brokerage:
     fallback_configuration: Mapping[str, Any] = field(default_factory=dict)
     """Celery's, for the fallback; of no use without one."""
     on_uncertain: Literal["duplicate", "hold"] = "duplicate"
+    metered: frozenset[BrokerName] = frozenset()
+    """Brokers that are told how much this process asks of them."""
 
 
 class DeliveryCelery(Celery):
@@ -84,6 +86,9 @@ class DeliveryCelery(Celery):
         brokerage = self._read_brokerage()
         if brokerage is None:
             return None
+        for broker in brokerage.brokers:
+            if broker.name in brokerage.metered:
+                counting.tell(broker)
         apps: dict[BrokerName, DeliveryCelery] = {"primary": self}
         if brokerage.brokers.fallback is not None:
             app = DeliveryCelery(f"{self.main} on the fallback", set_as_current=False)

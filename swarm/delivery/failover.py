@@ -1,7 +1,7 @@
 """Which broker a producer's next task goes to, by how its operations on each have ended.
 
 State is a process's own: every producer sees its own network. A broker that is avoided is tried by
-a thread with a write of its own, never by somebody's task.
+a thread with nothing to lose, never by somebody's task.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from swarm.brokers import Broker, BrokerName, Brokers, Verdict, classify, connec
 from swarm.brokers.health import HealthRules
 from swarm.brokers.watch import Change, Watch
 from swarm.delivery import metrics
+from swarm.delivery.publish import try_out
 
 log = logging.getLogger(__name__)
 
-#: A key that every producer may write, and that expires at once.
-_TRIAL_KEY = "swarm:sent:trial"
 #: Seconds between two looks of the thread that tries a broker at whether it is its turn.
 _TRIAL_TICK_S = 0.5
 #: Seconds between two questions for results to a broker that did not answer the last one.
@@ -161,7 +160,7 @@ class Failover:
         watch = self._watches[name]
         while True:
             begun = time.monotonic()
-            verdict = _write(self._brokers[name])
+            verdict = _try_once(self._brokers[name])
             watch.tell(verdict, time.monotonic() - begun)
             if verdict.state != "ok" or not watch.health.fails_over:
                 return
@@ -171,13 +170,12 @@ class Failover:
                 return
 
 
-def _write(broker: Broker) -> Verdict:
-    """What becomes of a write: a full broker, or one at its limit, answers a PING."""
+def _try_once(broker: Broker) -> Verdict:
+    """What a task would meet: a full broker, or one at its limit, answers a PING."""
     try:
         with connect(broker) as client:
-            client.set(_TRIAL_KEY, "1", ex=1)
+            try_out(client)
     except (redis.RedisError, OSError) as exc:
-        # Tasks need more rights than this: who may not do it is let in all the same.
         return classify(exc)
     return classify(None)
 

@@ -16,12 +16,16 @@ r"""Names in Redis. What is not listed here is kombu's or Celery's own.
 | `swarm:revoked:<task id>`        | string, expires  | not to be started                      |
 | `swarm:waiting:<result key>`     | set, expires     | mailboxes of those who wait for it     |
 | `swarm:mailbox:<id>`             | list, expires    | results for one who waits              |
+| `swarm:usage`                    | number           | requests of producers, if metered      |
+| `swarm:closed`                   | string, expires  | why producers are to go elsewhere      |
 """
 
 from __future__ import annotations
 
 HOLDERS = "swarm:holders"
 DEAD = "swarm:dead"
+USAGE = "swarm:usage"
+CLOSED = "swarm:closed"
 
 
 def bell(queue: str) -> str:

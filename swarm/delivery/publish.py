@@ -8,7 +8,7 @@ import redis
 from kombu.exceptions import OperationalError
 from kombu.utils.encoding import bytes_to_str
 
-from swarm.brokers import classify
+from swarm.brokers import classify, counting
 from swarm.delivery import scripts
 from swarm.delivery.outcome import Successor
 from swarm.errors import DuplicateTaskError
@@ -63,19 +63,30 @@ def publish(
         raise DuplicateTaskError(bytes_to_str(claimed_by))
 
 
+def try_out(client: redis.Redis) -> None:
+    """What publishing does to the broker, without a message.
+
+    Raises:
+        redis.RedisError: it would not be accepted.
+    """
+    scripts.PUBLISH.run(client, "trial", "", "", "", "", 0, "", 0, 0)
+
+
 def _run(client: redis.Redis, successor: Successor, tag: str, idempotency_key: str) -> bytes:
     try:
-        claimed_by: bytes = scripts.PUBLISH.run(
-            client,
-            tag,
-            successor.key,
-            successor.message,
-            successor.due,
-            idempotency_key,
-            _CLAIM_S,
-            successor.task_id,
-            _GUARD_S,
-        )
+        with counting.told(client) as requests:
+            claimed_by: bytes = scripts.PUBLISH.run(
+                client,
+                tag,
+                successor.key,
+                successor.message,
+                successor.due,
+                idempotency_key,
+                _CLAIM_S,
+                successor.task_id,
+                _GUARD_S,
+                requests,
+            )
     except redis.exceptions.OutOfMemoryError as exc:
         raise RefusedError(
             "its memory is full; tasks are still being done, try again later"

@@ -16,6 +16,7 @@ from uuid import uuid4
 import redis
 from celery.backends import redis as celery_redis
 
+from swarm.brokers import counting
 from swarm.delivery import scripts
 
 #: Seconds after which a waiter asks again: its note may have been lost with a Redis that was
@@ -51,7 +52,8 @@ class Mailbox:
             left_s = ASK_AGAIN_S if deadline is None else deadline - time.monotonic()
             patience_s = min(ASK_AGAIN_S, left_s)
             note_s = int(patience_s + 2 * ASK_AGAIN_S) if patience_s > 0 else 0
-            value: bytes | None = scripts.AWAIT.run(client, key, self._name, note_s)
+            with counting.told(client) as requests:
+                value: bytes | None = scripts.AWAIT.run(client, key, self._name, note_s, requests)
             if value is None and patience_s > 0:
                 value = self._receive(key, patience_s)
             if value is not None or (deadline is not None and time.monotonic() >= deadline):

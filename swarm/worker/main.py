@@ -127,6 +127,7 @@ def _make_control(environment: WorkerEnvironment, orders: Orders) -> ControlServ
 def _make_worker(environment: WorkerEnvironment) -> Any:
     autoscale = environment.autoscale
     hard_limit_s = environment.pool.task_time_limit_s
+    events = environment.settings.broker(environment.broker.name).events
     return app.Worker(
         hostname=f"{environment.pool_name}-{environment.instance}@{environment.host}",
         pool_cls=environment.celery_pool,
@@ -139,8 +140,9 @@ def _make_worker(environment: WorkerEnvironment) -> Any:
         task_soft_time_limit=max(1, hard_limit_s - SOFT_LIMIT_MARGIN_S),
         without_gossip=True,
         without_mingle=True,
+        without_heartbeat=not events,
         heartbeat_interval=EVENT_HEARTBEAT_S,
-        task_events=True,
+        task_events=events,
         quiet=True,
     )
 

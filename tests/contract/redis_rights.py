@@ -84,8 +84,13 @@ PRODUCER = Rights(
         "SADD _kombu.binding_permanent.browser b",
         "SMEMBERS _kombu.binding.browser",
         "EVAL return(1) 0",
+        "INCRBY swarm:usage 3",
+        "GET swarm:closed",
     ],
     may_not=[
+        "SET swarm:usage 0",
+        "SET swarm:closed x",
+        "DEL swarm:closed",
         "LRANGE browser 0 -1",
         "BLPOP swarm:bell:browser 1",
         "BRPOP browser 1",
@@ -116,6 +121,8 @@ PRODUCER = Rights(
 
 WORKER = Rights(
     may=[
+        "INCRBY swarm:usage 3",
+        "GET swarm:closed",
         "BLPOP swarm:bell:browser swarm:bell:analysis 1",
         "DEL swarm:bell:browser",
         "RPOP browser",
@@ -209,6 +216,10 @@ FLOWER = Rights(
 
 SCALER = Rights(
     may=[
+        "GET swarm:usage",
+        "SET swarm:closed why EXAT 9999999999",
+        "GET swarm:closed",
+        "DEL swarm:closed",
         "HKEYS swarm:holders",
         "HDEL swarm:holders h",
         "PTTL swarm:lease:h",

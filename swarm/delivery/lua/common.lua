@@ -119,3 +119,10 @@ local function answer(key, value)
     redis.call('DEL', waiting)
   end
 end
+
+-- Add requests of producers to those that the scaler reads.
+local function count(requests)
+  if requests and requests ~= '0' then
+    redis.call('INCRBY', 'swarm:usage', requests)
+  end
+end

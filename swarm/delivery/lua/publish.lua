@@ -1,10 +1,23 @@
 -- Put one message into its queue, once.
--- ARGV: delivery tag, list key, message, due, idempotency key or '', seconds its claim lasts,
---       task id, seconds the guard lasts
+-- ARGV: delivery tag, list key, message or '' for a trial that queues nothing, due, idempotency key
+--       or '', seconds its claim lasts, task id, seconds the guard lasts, requests that this producer
+--       has made and nobody was told of
 -- Returns '' when the message is queued, or the id of the task that holds the idempotency key.
+-- Refuses with LIMITED while the scaler keeps what remains of a metered broker's budget for the tasks
+-- that it has.
 
 local tag, key, message, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local idempotency_key, claim_ttl, task_id, guard_ttl = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+
+local closed = redis.call('GET', 'swarm:closed')
+if closed then
+  return redis.error_reply('LIMITED ' .. closed)
+end
+count(ARGV[9])
+if message == '' then
+  redis.call('SET', 'swarm:sent:' .. tag .. ':', '1', 'EX', 1)
+  return ''
+end
 
 local claim = 'swarm:claim:' .. idempotency_key
 local claimed_by = idempotency_key ~= '' and redis.call('GET', claim)
