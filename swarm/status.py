@@ -58,6 +58,9 @@ class InstanceStatus:
     """Queues it consumes; None for its pool's own."""
     paused: str | None = None
     """Why it takes no tasks for now: `memory 92 % of 1.5 GiB`; None while it does."""
+    requests: Count | None = None
+    """Requests that this process and its pool processes have made of a metered broker since it
+    started; None where they are not metered."""
     version: int = VERSION
 
     @classmethod
@@ -80,9 +83,10 @@ class InstanceStatus:
         target = directory / f"{self.pool}-{self.number}.json"
         scratch = target.with_suffix(f".{os.getpid()}.tmp")
         document = asdict(self)
-        if self.paused is None:
-            # A scaler of an earlier release knows no such field.
-            del document["paused"]
+        # A scaler of an earlier release knows no such fields.
+        for name in ("paused", "requests"):
+            if document[name] is None:
+                del document[name]
         scratch.write_text(json.dumps(document), encoding="utf-8")
         # The scaler's user reads it through swarm-unitctl, whatever the unit's umask.
         scratch.chmod(0o644)

@@ -14,6 +14,7 @@ from celery.worker import state as celery_state
 
 from swarm import logs
 from swarm.brokers import Broker, connect
+from swarm.brokers.counting import count_requests, place_of
 from swarm.browse.engine import EngineError
 from swarm.celery_app import SOFT_LIMIT_MARGIN_S, app
 from swarm.delivery.holder import worker_holder
@@ -64,7 +65,11 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     metrics = WorkerMetrics(celery_levels=2 if environment.celery_pool == "prefork" else 1)
     metrics.serve(environment.metrics_address, environment.metrics_port)
-    telemetry, orders = Telemetry(), Orders()
+    metered = None
+    if environment.settings.broker(environment.broker.name).budget is not None:
+        count_requests()
+        metered = place_of(environment.broker)
+    telemetry, orders = Telemetry(metered=metered), Orders()
 
     def pause(paused: bool) -> None:  # noqa: FBT001 - a callback's one value
         """Take nothing from the queues; what was taken is done."""
@@ -77,6 +82,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         metrics,
         on_failed_start=_stop_with_failure,
         on_pause=pause,
+        metered=metered,
     )
     control = _make_control(environment, orders)
     receivers = _connect_signals(environment, telemetry, orders, reporter, control)

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from celery.worker import state as celery_state
 
+from swarm.brokers.counting import Place, requests
 from swarm.environment import WorkerEnvironment
 from swarm.sdnotify import Notifier
 from swarm.status import InstancePhase, InstanceStatus
@@ -53,13 +54,17 @@ class Reporter:
         *,
         on_failed_start: Callable[[int], None],
         on_pause: Callable[[bool], None],
+        metered: Place | None = None,
     ) -> None:
+        """`metered` is the broker whose requests are counted."""
         self._environment = environment
         self._telemetry = telemetry
         self._notifier = notifier
         self._metrics = metrics
         self._on_failed_start = on_failed_start
         self._on_pause = on_pause
+        self._metered = metered
+        self._requests_of_children = 0
         self._started_at = time.monotonic()
         # Set by Celery's threads; only the reporter's own thread touches the status.
         self._consuming = False
@@ -151,6 +156,7 @@ class Reporter:
             reserved=reserved,
             idle_since=idle_since,
             broker=self._broker.state,
+            requests=self._requests(),
         )
         if self._stopping and self._status.phase != "stopping":
             self._enter("stopping")
@@ -158,6 +164,11 @@ class Reporter:
             boot_time_s = time.monotonic() - self._started_at
             self._status = replace(self._status, boot_time_s=round(boot_time_s, 3))
             self._enter("running")
+
+    def _requests(self) -> int | None:
+        if self._metered is None:
+            return None
+        return requests.total(self._metered) + self._requests_of_children
 
     def _observe_load(self) -> None:
         """Take nothing more while the unit is near its limits; what runs goes on."""
@@ -189,6 +200,7 @@ class Reporter:
 
     def _handle(self, message: Message) -> None:
         self._metrics.count(message)
+        self._requests_of_children += message.requests
         if message.kind == "process-ready":
             self._processes_awaited -= 1
             if self._status.browser != "none":

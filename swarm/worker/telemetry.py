@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from swarm.brokers.counting import Place, requests
+
 #: Writes up to this many bytes are atomic (pipe(7)).
 _PIPE_BUF = select.PIPE_BUF
 
@@ -40,12 +42,17 @@ class Message:
     """Contexts that are open in the process; bytes that a job's pages received; the exit status
     that a failed start asks for."""
     artifact_bytes: int = 0
+    requests: int = 0
+    """What the process has asked of a metered broker since its last message."""
 
 
 class Telemetry:
     """Both ends of the pipe; made by the parent before it forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, metered: Place | None = None) -> None:
+        """`metered` is the broker of which pool processes tell their requests."""
+        self._metered = metered
+        self._parent = os.getpid()
         self._reader, self._writer = os.pipe()
         # A full pipe means the parent is stuck; a task must not wait for it.
         os.set_blocking(self._writer, False)
@@ -78,8 +85,15 @@ class Telemetry:
                 task=task[:200],
                 seconds=seconds,
                 stages=stages,
+                requests=self._requests(),
             )
         )
+
+    def _requests(self) -> int:
+        """Of a pool process; those of the parent are known there."""
+        if self._metered is None or os.getpid() == self._parent:
+            return 0
+        return requests.take(self._metered)
 
     def job_ended(
         self, timings_s: Mapping[str, float], received_bytes: int, artifact_bytes: int

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.hosted import Certificates, HostedRedis, make_certificates
+from tests.integration.delivery_stage import DeliveryStage
 from tests.integration.flower_process import Flower
+from tests.integration.hosted_stage import HostedStage
 from tests.integration.pages import Site
 from tests.integration.stage import REPOSITORY, Stage, make_stage
 from tests.loopback import REDIS, RedisServer
@@ -80,3 +83,18 @@ def shared(
     stage = make_stage(tmp_path_factory.mktemp("stage"), redis_server, site)
     yield stage
     stage.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def hosted(stage: Stage, certificates: Certificates) -> Iterator[HostedStage]:
+    """A stage whose workers have a hosted broker."""
+    tls = certificates.server_context(ask_clients=False)
+    delivery = DeliveryStage(stage)
+    with HostedRedis(("127.0.0.1", stage.redis.port), tls=tls) as service:
+        yield HostedStage(delivery, service, certificates)
+    delivery.app.close()
