@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from swarm.brokers.address import BrokerName
+from swarm.brokers.address import VARIABLES, BrokerName
 from swarm.errors import ConfigError, Problem
 
 DEFAULT_CREDENTIALS_DIRECTORY = Path("/etc/swarm/credentials")
@@ -142,12 +142,16 @@ class FlowerSettings(_Section):
 
 
 class BrokersSettings(_Section):
-    """What producers do when a broker is away."""
+    """What is done when a broker is away."""
 
     on_uncertain: Literal["duplicate", "hold"] = "duplicate"
     """What becomes of a task when its broker broke off in the middle, so that nobody knows whether
     it was accepted. `duplicate`: the fallback gets it too, and it may be done twice. `hold`:
     whoever submitted it is told that it may be queued, and may wait for it or submit it again."""
+    confirm_down_s: float = Field(default=30.0, ge=1)
+    """Seconds that a broker must have been away from the scaler without a break before its pools
+    give way to the other broker's: nothing of them is started, and idle instances that lost it too
+    are stopped where the others need their places. Longer than a restart of Redis takes."""
 
 
 class BrowserSettings(_Section):
@@ -225,6 +229,11 @@ class Settings(_Section):
     flower: FlowerSettings = FlowerSettings()
     browser: BrowserSettings = BrowserSettings()
     worker: WorkerSettings = WorkerSettings()
+
+    @property
+    def served_brokers(self) -> tuple[BrokerName, ...]:
+        """The brokers that have pools, the primary first."""
+        return tuple(name for name in VARIABLES if self.pools_on(name))
 
     def pools_on(self, broker: BrokerName) -> dict[str, PoolSettings]:
         """The pools that serve a broker, in the order of config.yaml."""
