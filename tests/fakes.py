@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from swarm.delivery.survey import Attention
-from swarm.scaler.model import HostReport, Instance, InstanceState, Start, Stop, Unknown
+from swarm.scaler.model import (
+    BrokerCondition,
+    HostReport,
+    Instance,
+    InstanceState,
+    Start,
+    Stop,
+    Unknown,
+)
 from swarm.scaler.ports import CommandError
 
 
@@ -41,9 +49,16 @@ class FakeView:
     silent: set[str] = field(default_factory=set)
     piles: dict[str, float] = field(default_factory=dict)
     away: str | None = None
+    down_for_s: float | None = None
+    """While it is away; None for one that is merely not understood."""
     attention: Attention = field(default_factory=Attention)
     ages: list[float] = field(default_factory=list)
     """How old each answer might have been."""
+
+    def condition(self) -> BrokerCondition:
+        if self.down_for_s is None:
+            return BrokerCondition()
+        return BrokerCondition(self.down_for_s, self.away or "")
 
     def attend(self, attention: Attention) -> None:
         self.attention = attention

@@ -264,7 +264,8 @@ async def test_a_broker_that_is_away_is_unknown_told_once_and_counted(
         assert length.reason.startswith("the broker does not answer: ")
     assert view.quiet() == frozenset()
     assert view.piled() == {}
-    failed = metrics.registry.get_sample_value("swarm_scaler_surveys_total", {"result": "failed"})
+    labels = {"broker": "primary", "result": "failed"}
+    failed = metrics.registry.get_sample_value("swarm_scaler_surveys_total", labels)
     assert failed
     assert failed >= 3
     told = [record.getMessage() for record in caplog.records]

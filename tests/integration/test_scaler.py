@@ -255,7 +255,9 @@ def test_what_a_vanished_worker_held_is_done_by_another_within_75_s(
     wait_until(lambda: "given back" in scaler.log, timeout_s=90, what="giving back")
     assert time.monotonic() - vanished <= 75
     assert "holder=gone:browser:1:a returned=1 dead_letters=0" in scaler.log
-    assert 'swarm_scaler_given_back_total{result="returned"} 1.0' in scaler.get("/metrics")
+    assert 'swarm_scaler_given_back_total{broker="primary",result="returned"} 1.0' in scaler.get(
+        "/metrics"
+    )
     stage.run_ready(number=2)
     assert stage.client.result(task_id, wait_s=20).state == "done"
     # It comes back, and what it ends now no longer counts.

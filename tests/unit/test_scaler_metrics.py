@@ -70,17 +70,19 @@ def test_an_unknown_queue_has_no_length() -> None:
 
 def test_surveys_and_what_they_gave_back_are_counted() -> None:
     metrics = ScalerMetrics(make_settings())
-    age = value(metrics, "survey_age_seconds")
+    age = value(metrics, "survey_age_seconds", broker="primary")
     assert age is not None
     assert isnan(age)
-    assert value(metrics, "given_back_total", result="returned") == 0
-    metrics.surveyed([GivenBack("h1:browser:1:a", 2, 1, "no lease"), GivenBack("b", 1, 0, "")])
-    metrics.survey_failed()
-    assert value(metrics, "given_back_total", result="returned") == 3
-    assert value(metrics, "given_back_total", result="dead") == 1
-    assert value(metrics, "surveys_total", result="done") == 1
-    assert value(metrics, "surveys_total", result="failed") == 1
-    assert 0 <= (value(metrics, "survey_age_seconds") or 0) < 5
+    assert value(metrics, "given_back_total", broker="primary", result="returned") == 0
+    metrics.surveyed(
+        "primary", [GivenBack("h1:browser:1:a", 2, 1, "no lease"), GivenBack("b", 1, 0, "")]
+    )
+    metrics.survey_failed("primary")
+    assert value(metrics, "given_back_total", broker="primary", result="returned") == 3
+    assert value(metrics, "given_back_total", broker="primary", result="dead") == 1
+    assert value(metrics, "surveys_total", broker="primary", result="done") == 1
+    assert value(metrics, "surveys_total", broker="primary", result="failed") == 1
+    assert 0 <= (value(metrics, "survey_age_seconds", broker="primary") or 0) < 5
 
 
 def test_prometheus_is_sent_to_every_instance_that_may_answer() -> None:
