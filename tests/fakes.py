@@ -20,7 +20,7 @@ from swarm.scaler.model import (
     Stop,
     Unknown,
 )
-from swarm.scaler.ports import CommandError
+from swarm.scaler.ports import BrokerSide, CommandError
 
 
 @dataclass
@@ -79,6 +79,22 @@ class FakeView:
             queue: self.queues.lengths.get(queue, Unknown(f"no answer about queue {queue}"))
             for queue in queues
         }
+
+
+class FakeBroker:
+    """One broker with queue `browser`, as a Flower and a view show it."""
+
+    def __init__(self) -> None:
+        self.queues = FakeQueues({"browser": 0})
+        self.view = FakeView(self.queues)
+        self.side = BrokerSide(self.queues, self.view)
+
+    def lose(self, *, down_for_s: float = 0.0) -> None:
+        self.view.away = self.queues.away = "Connection refused"
+        self.view.down_for_s = down_for_s
+
+    def find(self) -> None:
+        self.view.away = self.queues.away = self.view.down_for_s = None
 
 
 @dataclass
