@@ -352,6 +352,36 @@ def test_what_a_fallback_holds_is_done_while_the_primary_is_down(
     assert scaler.log.count(sentence) == 1
 
 
+def test_an_idle_instance_that_lost_its_broker_gives_its_place_away(
+    stage: Stage,
+    systemctl: StubSystemctl,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    with_fallback_pools(stage)
+    stage.write_config(hosts={"here": {"address": "local", "max_instances": 1}})
+    (tmp_path / "primary").mkdir()
+    fallback = stage.redis
+    stage.client.submit("analysis", {"html": "<p>x</p>"})
+    with RedisServer(tmp_path / "primary") as primary:
+        monkeypatch.setattr(stage, "redis", primary)
+        instance_of(stage.run_ready("analysis"), systemctl, "celery-analysis@1.service")
+        scaler = start(None, reads_status=True, REDIS_FALLBACK_URL=fallback.url)
+        wait_until(lambda: "1 of 1 starts wait, every host is full" in scaler.log, what="the wait")
+        wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 8, what="eight turns")
+        assert not any("stop" in call for call in systemctl.calls), "its broker is there"
+    wait_until(
+        lambda: any("stop --no-block celery-analysis@1" in call for call in systemctl.calls),
+        what="the stop",
+    )
+    wait_until(
+        lambda: any("start --no-block celery-analysis-fallback@1" in c for c in systemctl.calls),
+        what="the start",
+    )
+    assert "analysis gives way to analysis-fallback: its broker is down" in scaler.log
+
+
 def test_a_scaler_without_a_fallback_that_a_pool_serves_is_exit_2(stage: Stage) -> None:
     with_fallback_pools(stage)
     ran = stage.swarm("scaler", "run", CREDENTIALS_DIRECTORY=str(stage.directory))
