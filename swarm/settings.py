@@ -112,9 +112,9 @@ class ScalerSettings(_Section):
     least every 5 s."""
     survey_interval_s: float = Field(default=300.0, ge=10)
     """Seconds between two surveys of the broker at rest, one request each. They come every 30 s
-    while all of a pool is busy or tasks run without a lease, every 10 s while a host is away. A
-    survey gives back what vanished workers held, and notices tasks that wait although an instance
-    says it is idle."""
+    while all of a pool is busy or tasks run without a lease, every 10 s while a host is away or an
+    instance has lost the broker. A survey gives back what vanished workers held, and notices tasks
+    that wait although an instance says it is idle."""
     zero_check_s: float = Field(default=60.0, ge=1)
     """Longest time in seconds between two looks at the queues of a pool of which nothing runs, at
     one request each, when the broker cannot announce a task by itself: while scheduled tasks lie

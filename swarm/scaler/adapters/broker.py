@@ -49,6 +49,7 @@ class RedisView:
         """Unless the broker is alone, it is named in the journal."""
         self._broker = broker.name
         self._called = "the broker" if alone else f"the {broker.name} broker"
+        self._named: dict[str, str] = {} if alone else {"broker": broker.name}
         self._reaper = Reaper(lambda: connect(broker), queues, clock=clock)
         self._rhythm = rhythm
         self._metrics = metrics
@@ -210,12 +211,18 @@ class RedisView:
                         "returned": each.returned,
                         "dead_letters": each.dead,
                         "why": each.why,
+                        **self._named,
                     }
                 },
             )
         for holder, reason in findings.refused.items():
             if holder not in self._refused:
-                log.warning("what %s held is not given back: %s", holder, reason)
+                log.warning(
+                    "what %s held is not given back: %s",
+                    holder,
+                    reason,
+                    extra={"fields": self._named},
+                )
         self._refused = set(findings.refused)
         for queue, sight in findings.survey.queues.items():
             if not sight.rung:
