@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -31,6 +32,7 @@ CeleryPool = Literal["prefork", "solo", "threads"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _BROKER_VARIABLES = ("REDIS_URL", "REDIS_FALLBACK_URL", "REDIS_FALLBACK_ENABLED")
+_APART = "another Redis than REDIS_URL: together they would fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,30 @@ def read_brokers(
     if enabled:
         fallback = reader.attempt(lambda: _checked("fallback", *found["REDIS_FALLBACK_URL"]))
     if primary and fallback and primary.place == fallback.place:
-        expected = "another Redis than REDIS_URL: together they would fail"
-        reader.problem(found["REDIS_FALLBACK_URL"][1], fallback.address, expected)
+        reader.problem(found["REDIS_FALLBACK_URL"][1], fallback.address, _APART)
     if reader.problems or primary is None:
         raise ConfigError(reader.problems)
     return Brokers(primary, fallback)
+
+
+def read_pools_brokers(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> tuple[Broker, ...]:
+    """The brokers that the pools of config.yaml serve, the primary first; the scaler needs each.
+
+    Raises:
+        ConfigError: with the problems of all of them.
+    """
+    reader = VariableReader(environ)
+    found = [
+        reader.attempt(partial(read_broker, environ, name=name)) for name in settings.served_brokers
+    ]
+    brokers = tuple(broker for broker in found if broker is not None)
+    if len({broker.place for broker in brokers}) < len(brokers):
+        reader.problem(brokers[-1].variable, brokers[-1].address, _APART)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return brokers
 
 
 def _find_brokers(environ: Mapping[str, str], credential: str) -> dict[str, tuple[str, str]]:

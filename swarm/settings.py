@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from swarm.brokers.address import BrokerName
+from swarm.brokers.address import VARIABLES, BrokerName
 from swarm.brokers.budget import Budget
 from swarm.errors import ConfigError, Problem
 
@@ -113,9 +113,9 @@ class ScalerSettings(_Section):
     least every 5 s."""
     survey_interval_s: float = Field(default=300.0, ge=10)
     """Seconds between two surveys of the broker at rest, one request each. They come every 30 s
-    while all of a pool is busy or tasks run without a lease, every 10 s while a host is away. A
-    survey gives back what vanished workers held, and notices tasks that wait although an instance
-    says it is idle."""
+    while all of a pool is busy or tasks run without a lease, every 10 s while a host is away or an
+    instance has lost the broker. A survey gives back what vanished workers held, and notices tasks
+    that wait although an instance says it is idle."""
     zero_check_s: float = Field(default=60.0, ge=1)
     """Longest time in seconds between two looks at the queues of a pool of which nothing runs, at
     one request each, when the broker cannot announce a task by itself: while scheduled tasks lie
@@ -167,7 +167,7 @@ class BrokerSettings(_Section):
 
 
 class BrokersSettings(_Section):
-    """The brokers, and what producers do when one is away."""
+    """The brokers, and what is done when one is away."""
 
     primary: BrokerSettings = BrokerSettings()
     fallback: BrokerSettings = BrokerSettings()
@@ -176,6 +176,10 @@ class BrokersSettings(_Section):
     """What becomes of a task when its broker broke off in the middle, so that nobody knows whether
     it was accepted. `duplicate`: the fallback gets it too, and it may be done twice. `hold`:
     whoever submitted it is told that it may be queued, and may wait for it or submit it again."""
+    confirm_down_s: float = Field(default=30.0, ge=1)
+    """Seconds that a broker must have been away from the scaler without a break before its pools
+    give way to the other broker's: nothing of them is started, and idle instances that lost it too
+    are stopped where the others need their places. Longer than a restart of Redis takes."""
 
 
 class BrowserSettings(_Section):
@@ -255,6 +259,11 @@ class Settings(_Section):
     flower: FlowerSettings = FlowerSettings()
     browser: BrowserSettings = BrowserSettings()
     worker: WorkerSettings = WorkerSettings()
+
+    @property
+    def served_brokers(self) -> tuple[BrokerName, ...]:
+        """The brokers that have pools, the primary first."""
+        return tuple(name for name in VARIABLES if self.pools_on(name))
 
     def pools_on(self, broker: BrokerName) -> dict[str, PoolSettings]:
         """The pools that serve a broker, in the order of config.yaml."""

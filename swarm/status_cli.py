@@ -41,6 +41,12 @@ def _print_status(document: dict[str, Any], settings: Settings) -> None:
     age_s = time.time() - document["written_at"]
     late = " (is swarm-scaler running?)" if age_s > 3 * settings.scaler.interval_s + 10 else ""
     click.echo(f"as of {age_s:.0f} s ago{late}")
+    # A scaler of an earlier release tells of none.
+    brokers = document.get("brokers", {})
+    if len(brokers) > 1:
+        click.echo("")
+        for name, broker in brokers.items():
+            click.echo(f"the {name} broker {_condition(broker)}")
     for name, pool in document["pools"].items():
         waiting = "unknown" if pool["waiting"] is None else pool["waiting"]
         click.echo(
@@ -60,3 +66,10 @@ def _print_status(document: dict[str, Any], settings: Settings) -> None:
     for host, report in document["hosts"].items():
         if not report["answers"]:
             click.echo(f"\n{host} does not answer: {report['reason']}")
+
+
+def _condition(broker: dict[str, Any]) -> str:
+    if broker["answers"]:
+        return "answers"
+    gives_way = ", its pools give way" if broker["gives_way"] else ""
+    return f"is down for {broker['down_for_s']:.0f} s{gives_way} ({broker['reason']})"

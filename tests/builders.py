@@ -44,6 +44,30 @@ def make_settings(**sections: Any) -> Settings:
     )
 
 
+def make_two_brokers(**sections: Any) -> Settings:
+    """A pool on each broker, whose queues have the same name, on one host with four places."""
+    return Settings.model_validate(
+        {
+            "pools": {
+                "browser": {**BROWSER, "min_instances": 1, "max_instances": 6},
+                "browser-fallback": {
+                    **BROWSER,
+                    "broker": "fallback",
+                    "max_instances": 6,
+                    "metrics_port_base": 9300,
+                },
+            },
+            "hosts": {"h1": {"address": "local", "max_instances": 4}},
+            **sections,
+        }
+    )
+
+
+def make_lost(number: int = 1, **fields: Any) -> Instance:
+    """An instance of the primary's pool that is idle and lost its broker."""
+    return make_instance(number, **{"idle_for_s": 5.0, "connected": False, **fields})
+
+
 def make_instance(number: int = 1, state: str = "idle", **fields: Any) -> Instance:
     """Consistent unless told otherwise: a busy instance has one task, an idle one none."""
     instance = Instance(

@@ -11,8 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from swarm.delivery.survey import Attention
-from swarm.scaler.model import HostReport, Instance, InstanceState, Start, Stop, Unknown
-from swarm.scaler.ports import CommandError
+from swarm.scaler.model import (
+    BrokerCondition,
+    HostReport,
+    Instance,
+    InstanceState,
+    Start,
+    Stop,
+    Unknown,
+)
+from swarm.scaler.ports import BrokerSide, CommandError
 
 
 @dataclass
@@ -41,9 +49,16 @@ class FakeView:
     silent: set[str] = field(default_factory=set)
     piles: dict[str, float] = field(default_factory=dict)
     away: str | None = None
+    down_for_s: float | None = None
+    """While it is away; None for one that is merely not understood."""
     attention: Attention = field(default_factory=Attention)
     ages: list[float] = field(default_factory=list)
     """How old each answer might have been."""
+
+    def condition(self) -> BrokerCondition:
+        if self.down_for_s is None:
+            return BrokerCondition()
+        return BrokerCondition(self.down_for_s, self.away or "")
 
     def attend(self, attention: Attention) -> None:
         self.attention = attention
@@ -64,6 +79,22 @@ class FakeView:
             queue: self.queues.lengths.get(queue, Unknown(f"no answer about queue {queue}"))
             for queue in queues
         }
+
+
+class FakeBroker:
+    """One broker with queue `browser`, as a Flower and a view show it."""
+
+    def __init__(self) -> None:
+        self.queues = FakeQueues({"browser": 0})
+        self.view = FakeView(self.queues)
+        self.side = BrokerSide(self.queues, self.view)
+
+    def lose(self, *, down_for_s: float = 0.0) -> None:
+        self.view.away = self.queues.away = "Connection refused"
+        self.view.down_for_s = down_for_s
+
+    def find(self) -> None:
+        self.view.away = self.queues.away = self.view.down_for_s = None
 
 
 @dataclass

@@ -179,7 +179,8 @@ class Attention:
     """What the hosts' answers call for."""
 
     close: bool = False
-    """A host is away or an instance does not report: something may have vanished."""
+    """A host is away, an instance does not report or lost its broker: something may have
+    vanished."""
     busy: bool = False
     """Instances run of which none waits for messages, so none looks at the schedule."""
     untended: frozenset[str] = frozenset()
@@ -197,6 +198,10 @@ class Rhythm:
     close_s: float = 10.0
     least_s: float = 2.0
     """However much is due."""
+    given_up_s: float = 30.0
+    given_up_after_s: float = 300.0
+    """A broker that has been away for so long is looked at more rarely: each attempt may count
+    where requests are paid for."""
 
 
 def pause_s(

@@ -9,6 +9,7 @@ is stopped on the instances' word alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 
 from swarm.delivery.survey import Attention
@@ -28,6 +29,10 @@ _RUNS = {
 }
 
 
+#: What has been connected to its broker.
+_WORKS = {InstanceState.IDLE, InstanceState.BUSY, InstanceState.PAUSED}
+
+
 class Source(StrEnum):
     """Who knows how much waits in a pool's queues."""
 
@@ -45,6 +50,21 @@ def reported(hosts: Mapping[str, HostReport | Unknown]) -> tuple[Instance, ...]:
         if isinstance(report, HostReport)
         for instance in report.instances
     )
+
+
+def without(
+    hosts: Mapping[str, HostReport | Unknown], pools: Collection[str]
+) -> dict[str, HostReport | Unknown]:
+    """The hosts' answers less the instances of these pools.
+
+    They serve another broker, whose queues may have the same names.
+    """
+    return {
+        name: replace(report, instances=tuple(i for i in report.instances if i.pool not in pools))
+        if isinstance(report, HostReport)
+        else report
+        for name, report in hosts.items()
+    }
 
 
 def tended(pools: Mapping[str, PoolSettings], instances: Iterable[Instance]) -> frozenset[str]:
@@ -105,13 +125,21 @@ def attention(
     untended = {name: frozenset(pool.queues) - waited_on for name, pool in pools.items()}
     return Attention(
         close=any(isinstance(report, Unknown) for report in hosts.values())
-        or any(instance.state is InstanceState.UNREPORTED for instance in instances),
+        or any(
+            instance.state is InstanceState.UNREPORTED or _lost_its_broker(instance)
+            for instance in instances
+        ),
         busy=any(queues and name in running for name, queues in untended.items()),
         untended=frozenset().union(*untended.values()),
         deserted=frozenset().union(
             *(queues for name, queues in untended.items() if name not in running)
         ),
     )
+
+
+def _lost_its_broker(instance: Instance) -> bool:
+    """It may be the broker's loss, of which a survey at rest would tell minutes later."""
+    return instance.connected is False and instance.state in _WORKS
 
 
 def _running(instances: Iterable[Instance]) -> set[str]:

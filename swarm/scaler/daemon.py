@@ -14,13 +14,18 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from swarm import logs
 from swarm.brokers import Broker
 from swarm.delivery.survey import Rhythm
-from swarm.environment import read_broker, read_credential, read_metrics_address, read_settings
+from swarm.environment import (
+    read_credential,
+    read_metrics_address,
+    read_pools_brokers,
+    read_settings,
+)
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.commands import make_runner
@@ -28,6 +33,7 @@ from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.systemd import SystemdUnits
 from swarm.scaler.model import Outcome
+from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
 from swarm.scaler.story import Narrator, snapshot, status_line
 from swarm.sdnotify import Notifier
@@ -49,11 +55,11 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     settings = read_settings(environ)
     if not settings.hosts:
         raise ConfigError([Problem("hosts", "nothing", "at least one host to scale on")])
-    broker = read_broker(environ)
+    brokers = read_pools_brokers(settings, environ)
     notifier = Notifier(environ)
     level = environ.get("SWARM_LOGLEVEL", "info")
     logs.setup(level, under_systemd=notifier.under_systemd, environ=environ)
-    asyncio.run(Daemon(settings, broker, notifier, environ).run())
+    asyncio.run(Daemon(settings, brokers, notifier, environ).run())
     return 0
 
 
@@ -61,10 +67,14 @@ class Daemon:
     """Owns the adapters and the loop."""
 
     def __init__(
-        self, settings: Settings, broker: Broker, notifier: Notifier, environ: Mapping[str, str]
+        self,
+        settings: Settings,
+        brokers: Sequence[Broker],
+        notifier: Notifier,
+        environ: Mapping[str, str],
     ) -> None:
         self._settings = settings
-        self._broker = broker
+        self._brokers = brokers
         self._notifier = notifier
         self._environ = environ
         self._metrics = ScalerMetrics(settings)
@@ -82,25 +92,34 @@ class Daemon:
             address = read_metrics_address(self._environ)
             await self._metrics.serve(address, scaler.metrics_port)
             stack.push_async_callback(self._metrics.close)
-            queues = await stack.enter_async_context(
-                FlowerQueues(self._settings.flower, read_credential("flower-auth", self._environ))
-            )
-            view = await stack.enter_async_context(
-                RedisView(
-                    self._broker,
-                    self._settings.queues(),
-                    Rhythm(idle_s=scaler.survey_interval_s),
-                    self._metrics,
-                )
-            )
+            sides = {broker.name: await self._enter(stack, broker) for broker in self._brokers}
             units = {}
             for name, host in self._settings.hosts.items():
                 runner = make_runner(host, scaler, self._environ)
                 stack.push_async_callback(runner.close)
                 units[name] = SystemdUnits(name, runner, report_max_age_s=scaler.report_max_age_s)
-            await self._loop(Reconciler(self._settings, queues, view, units))
+            await self._loop(Reconciler(self._settings, sides, units))
         self._notifier.stopping("stopped; instances run on")
         log.info("stopped; instances run on")
+
+    async def _enter(self, stack: AsyncExitStack, broker: Broker) -> BrokerSide:
+        alone = len(self._brokers) == 1
+        queues = FlowerQueues(
+            self._settings.flower,
+            read_credential("flower-auth", self._environ),
+            broker=broker.name,
+            alone=alone,
+        )
+        view = RedisView(
+            broker,
+            self._settings.queues(broker=broker.name),
+            Rhythm(idle_s=self._settings.scaler.survey_interval_s),
+            self._metrics,
+            alone=alone,
+        )
+        return BrokerSide(
+            await stack.enter_async_context(queues), await stack.enter_async_context(view)
+        )
 
     async def _loop(self, reconciler: Reconciler) -> None:
         first = True

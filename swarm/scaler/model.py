@@ -54,6 +54,8 @@ class Instance:
     """Why its own word cannot be believed, when it is unreported; why it is paused."""
     waits: bool = False
     """By its own fresh word it is idle, connected and blocked on its queues: they are empty."""
+    connected: bool | None = None
+    """Whether it reaches its broker, by its own word; None without one."""
     queues: tuple[str, ...] | None = None
     """Queues it consumes; None for its pool's own."""
     misconfigured: bool = False
@@ -77,6 +79,23 @@ class HostReport:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerCondition:
+    """How a broker is, by the surveys of it."""
+
+    down_for_s: float | None = None
+    """Seconds since which its surveys have failed without a break, in a way that keeps producers
+    away from it as well; None when the last one succeeded, or none was made yet."""
+    reason: str = ""
+    """Why, while it is down."""
+
+    def describe(self, broker: str) -> str:
+        """`primary is down for 42 s: Connection refused`."""
+        if self.down_for_s is None:
+            return f"{broker} answers"
+        return f"{broker} is down for {self.down_for_s:.0f} s: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One turn's picture. Every pool and every host of the configuration has an entry."""
 
@@ -86,6 +105,10 @@ class Observation:
     hosts: Mapping[str, HostReport | Unknown]
     unseen: tuple[Instance, ...] = ()
     """Instances last seen, not long ago, on hosts that do not answer now."""
+    brokers: Mapping[str, BrokerCondition] = field(default_factory=dict)
+    """Each broker that has pools."""
+    confirmed_down: frozenset[str] = frozenset()
+    """Brokers that are down for long enough that their pools give way to another broker's."""
 
     def instances(self, pool: str) -> tuple[Instance, ...]:
         """The pool's instances on hosts that answered."""
@@ -117,6 +140,7 @@ class Cause(StrEnum):
     NOT_IDLE = "not-idle"
     SURPLUS = "surplus"
     QUEUE_UNKNOWN = "queue-unknown"
+    BROKER_DOWN = "broker-down"
     HOST_AWAY = "host-away"
     UNREPORTED = "unreported"
     WARMING_UP = "warming-up"

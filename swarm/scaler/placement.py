@@ -7,7 +7,7 @@ same process, with no task ended in between.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm.scaler.model import (
@@ -18,27 +18,13 @@ from swarm.scaler.model import (
     Instance,
     InstanceState,
     Observation,
-    Start,
     Stop,
 )
-from swarm.settings import MAX_INSTANCE_NUMBER, HostSettings, ScalerSettings
+from swarm.scaler.places import Places
+from swarm.settings import ScalerSettings, Settings
 
-#: Seconds a host gets no start of a pool of which an instance failed there; systemd has tried it
-#: several times by then. An instance that failed on its configuration waits longer: nothing
-#: changes until somebody mends it.
-FAILED_PAUSE_S = 60.0
-MISCONFIGURED_PAUSE_S = 600.0
 #: Seconds between the two reports that prove an instance idle.
 IDLE_PROOF_GAP_S = 2.0
-
-_HOLDS_A_PLACE = {
-    InstanceState.STARTING,
-    InstanceState.IDLE,
-    InstanceState.BUSY,
-    InstanceState.PAUSED,
-    InstanceState.STOPPING,
-    InstanceState.UNREPORTED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +70,28 @@ def gather_proofs(
 
 def plan(
     decisions: Mapping[str, Decision],
-    hosts: Mapping[str, HostSettings],
-    scaler: ScalerSettings,
+    settings: Settings,
     observation: Observation,
     proofs: Proofs,
 ) -> Plan:
     """The actions of one turn, over all pools, within every host's limits."""
-    places = _Places(hosts, scaler, observation)
+    scaler = settings.scaler
+
+    def on_fallback(pool: str) -> bool:
+        return settings.pools[pool].broker == "fallback"
+
+    places = Places(settings.hosts, scaler, observation)
     actions: list[Action] = []
     notes: list[str] = []
-    for decision in decisions.values():
+    short: dict[str, int] = {}
+    # What the fallback holds is done first: it was accepted while the primary was away.
+    for decision in sorted(decisions.values(), key=lambda each: not on_fallback(each.pool)):
         missing = decision.desired - decision.running
         if decision.direction is Direction.UP:
             starts = places.starts(decision.pool, missing)
             actions += starts
             if len(starts) < missing:
+                short[decision.pool] = missing - len(starts)
                 notes.append(
                     f"{decision.pool}: {missing - len(starts)} of {missing} starts wait, "
                     f"{places.why_not(decision.pool)}"
@@ -108,6 +101,14 @@ def plan(
                 : decision.running - decision.desired
             ]
             actions += [Stop(victim.host, victim.pool, victim.number) for victim in victims]
+    # Only now: what is free or is left was given to whoever comes first.
+    room = _Room(settings, observation, proofs, places)
+    room.comes(action.host for action in actions if isinstance(action, Stop))
+    for pool, count in short.items():
+        victims = room.make(pool, count)
+        actions += [Stop(victim.host, victim.pool, victim.number) for victim in victims]
+        givers = sorted({victim.pool for victim in victims})
+        notes += [f"{giver} gives way to {pool}: its broker is down" for giver in givers]
     return Plan(tuple(actions), tuple(notes))
 
 
@@ -115,7 +116,17 @@ def proved_idle(
     pool: str, scaler: ScalerSettings, observation: Observation, proofs: Proofs
 ) -> list[Instance]:
     """The pool's instances that may be stopped, the best to stop first."""
-    instances = observation.instances(pool)
+    return [
+        instance
+        for instance in _proved(observation.instances(pool), observation, proofs)
+        if instance.idle_for_s >= scaler.idle_before_stop_s
+    ]
+
+
+def _proved(
+    instances: Sequence[Instance], observation: Observation, proofs: Proofs
+) -> list[Instance]:
+    """Those of them that hold nothing, the best to stop first."""
     busy: dict[str, int] = {}
     for instance in instances:
         if instance.state is not InstanceState.IDLE:
@@ -127,7 +138,6 @@ def proved_idle(
             instance.state is InstanceState.IDLE
             and instance.active == 0
             and instance.reserved == 0
-            and instance.idle_for_s >= scaler.idle_before_stop_s
             and proof is not None
             and proof.pid == instance.pid
             and proof.tasks_ended == instance.tasks_ended
@@ -140,71 +150,64 @@ def proved_idle(
     )
 
 
-class _Places:
-    """Room left on the hosts that answered, taken up start by start."""
+class _Room:
+    """Places that pools of a broker that is down give to those of one that answers."""
 
     def __init__(
-        self, hosts: Mapping[str, HostSettings], scaler: ScalerSettings, observation: Observation
+        self, settings: Settings, observation: Observation, proofs: Proofs, places: Places
     ) -> None:
-        self._hosts = hosts
-        self._reports = {
-            name: report
-            for name, report in observation.hosts.items()
-            if isinstance(report, HostReport)
-        }
-        self._free = {}
-        for name, report in self._reports.items():
-            held = sum(instance.state in _HOLDS_A_PLACE for instance in report.instances)
-            self._free[name] = hosts[name].max_instances - held
-        self._starts_left = dict.fromkeys(self._reports, scaler.host_starts_per_turn)
-        self._taken = {
-            instance.key
-            for report in self._reports.values()
-            for instance in report.instances
-            if instance.state in _HOLDS_A_PLACE
-        }
+        self._settings = settings
+        self._brokers = observation.brokers
+        self._places = places
+        given_up = [
+            instance
+            for name, pool in settings.pools.items()
+            if pool.broker in observation.confirmed_down
+            for instance in observation.instances(name)
+        ]
+        # One that still reaches its broker knows better than the surveys.
+        self._victims = [
+            instance
+            for instance in _proved(given_up, observation, proofs)
+            if instance.connected is False
+        ]
+        self._coming = places.free()
+        for host, report in observation.hosts.items():
+            if isinstance(report, HostReport):
+                self.comes(host for instance in report.instances if _leaves(instance))
 
-    def starts(self, pool: str, count: int) -> list[Start]:
-        starts: list[Start] = []
-        while len(starts) < count:
-            candidates = [name for name in self._reports if self._takes(name, pool)]
-            if not candidates:
-                break
-            host = min(candidates, key=lambda name: (-self._free[name], name))
-            number = next(
-                n for n in range(1, MAX_INSTANCE_NUMBER + 1) if (host, pool, n) not in self._taken
-            )
-            self._taken.add((host, pool, number))
-            self._free[host] -= 1
-            self._starts_left[host] -= 1
-            starts.append(Start(host, pool, number))
-        return starts
+    def comes(self, hosts: Iterable[str]) -> None:
+        """A place becomes free on each of these, and nobody need give way for it."""
+        for host in hosts:
+            self._coming[host] += 1
 
-    def why_not(self, pool: str) -> str:
-        """Why no host takes one more."""
-        serving = [name for name in self._reports if self._hosts[name].serves(pool)]
-        if not serving:
-            return "no host that answers runs this pool"
-        paused = [name for name in serving if self._paused(name, pool)]
-        if paused:
-            return f"instances failed on {', '.join(sorted(paused))}"
-        if any(self._free[name] > 0 for name in serving):
-            return "each host starts a few at a time"
-        return "every host is full"
+    def make(self, pool: str, count: int) -> list[Instance]:
+        """Whom to stop so that the pool gets so many starts more, no more than that takes."""
+        broker = self._brokers.get(self._settings.pools[pool].broker)
+        if broker is None or broker.down_for_s is not None:
+            return []
+        victims = []
+        for _ in range(count):
+            victim = None if self._takes_what_comes(pool) else self._choose(pool)
+            if victim is not None:
+                victims.append(victim)
+        return victims
 
-    def _takes(self, host: str, pool: str) -> bool:
-        return (
-            self._hosts[host].serves(pool)
-            and self._free[host] > 0
-            and self._starts_left[host] > 0
-            and not self._paused(host, pool)
-        )
+    def _takes_what_comes(self, pool: str) -> bool:
+        for host, count in self._coming.items():
+            if count > 0 and self._places.may_take(host, pool):
+                self._coming[host] -= 1
+                return True
+        return False
 
-    def _paused(self, host: str, pool: str) -> bool:
-        return any(
-            instance.pool == pool
-            and instance.state is InstanceState.FAILED
-            and instance.state_for_s
-            < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
-            for instance in self._reports[host].instances
-        )
+    def _choose(self, pool: str) -> Instance | None:
+        for victim in self._victims:
+            if self._places.may_take(victim.host, pool):
+                self._victims.remove(victim)
+                return victim
+        return None
+
+
+def _leaves(instance: Instance) -> bool:
+    """Whether it is gone soon."""
+    return instance.state is InstanceState.STOPPING and not (instance.active or instance.reserved)

@@ -6,11 +6,13 @@ needed during the whole stabilisation window, and never on anything unknown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from statistics import fmean
 
 from swarm.scaler.model import (
+    BrokerCondition,
     Cause,
     Decision,
     Direction,
@@ -30,6 +32,17 @@ FRESH_TURNS_BEFORE_DOWN = 2
 _MINIMUM_STEP_UP = 4
 
 _CAPACITY = {InstanceState.STARTING, InstanceState.IDLE, InstanceState.BUSY}
+
+
+def confirmed_down(brokers: Mapping[str, BrokerCondition], confirm_down_s: float) -> frozenset[str]:
+    """The brokers whose pools give way; none where there is no other broker to give way to."""
+    if len(brokers) == 1:
+        return frozenset()
+    return frozenset(
+        name
+        for name, condition in brokers.items()
+        if condition.down_for_s is not None and condition.down_for_s >= confirm_down_s
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +114,15 @@ def decide(
         away=tuple(sorted(host for host, report in observation.hosts.items() if _is_away(report))),
     )
     waiting = observation.waiting[name]
-    everything_known = isinstance(waiting, int) and not picture.away and not picture.unreported
+    gives_way = pool.broker in observation.confirmed_down
+    everything_known = (
+        isinstance(waiting, int) and not gives_way and not picture.away and not picture.unreported
+    )
     memory = replace(memory, fresh_turns=memory.fresh_turns + 1 if everything_known else 0)
+    if gives_way:
+        # An instance that is started could do nothing, and would take a place.
+        reason = f"holding: {observation.brokers[pool.broker].describe(pool.broker)}"
+        return picture.decision(Cause.BROKER_DOWN, reason, wanted=picture.running), memory
     if isinstance(waiting, Unknown):
         return _on_unknown_queue(picture, waiting), memory
 

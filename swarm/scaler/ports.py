@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from swarm.delivery.survey import Attention
 from swarm.errors import TransientError
-from swarm.scaler.model import HostReport, Unknown
+from swarm.scaler.model import BrokerCondition, HostReport, Unknown
 
 
 class CommandError(TransientError):
@@ -24,6 +25,13 @@ class QueueSource(Protocol):
 
 class BrokerView(Protocol):
     """Knows what the broker itself shows, at far less than Flower's price; keeps a look at it."""
+
+    def condition(self) -> BrokerCondition:
+        """How the broker is, by the last look and those before it.
+
+        While it is down it is looked at often enough to notice its return.
+        """
+        ...
 
     def attend(self, attention: Attention) -> None:
         """Told in every turn what the hosts' answers call for."""
@@ -42,6 +50,14 @@ class BrokerView(Protocol):
     ) -> Mapping[str, int | Unknown]:
         """Tasks in each of the queues, as of not longer ago than that. Never raises."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSide:
+    """Who tells what waits on one broker."""
+
+    queues: QueueSource
+    view: BrokerView
 
 
 class UnitManager(Protocol):

@@ -7,13 +7,15 @@ what it finds. Nothing that fails here fails a turn: it becomes Unknown or an ac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
-from swarm.scaler import asking, placement, policy
-from swarm.scaler.asking import Source
+from swarm.brokers import BrokerName
+from swarm.scaler import placement, policy
+from swarm.scaler.backlog import Backlog
 from swarm.scaler.model import (
     Action,
     ActionResult,
+    BrokerCondition,
     HostReport,
     Instance,
     InstanceState,
@@ -23,7 +25,7 @@ from swarm.scaler.model import (
     Start,
     Unknown,
 )
-from swarm.scaler.ports import BrokerView, CommandError, QueueSource, UnitManager
+from swarm.scaler.ports import BrokerSide, CommandError, UnitManager
 from swarm.settings import Settings
 
 
@@ -33,21 +35,25 @@ class Reconciler:
     def __init__(
         self,
         settings: Settings,
-        queues: QueueSource,
-        broker: BrokerView,
+        brokers: Mapping[BrokerName, BrokerSide],
         units: Mapping[str, UnitManager],
     ) -> None:
+        """`brokers` has each that a pool serves, `units` each host."""
         self._settings = settings
-        self._queues = queues
-        self._broker = broker
+        self._brokers = brokers
         self._units = units
+        self._backlogs = {
+            name: Backlog(
+                settings.pools_on(name),
+                settings.scaler,
+                side,
+                elsewhere=settings.pools.keys() - settings.pools_on(name).keys(),
+            )
+            for name, side in brokers.items()
+        }
         self._memories = {name: PoolMemory() for name in settings.pools}
         self._proofs: placement.Proofs = {}
         self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
-        # When each pool last had work, or was sure to have none.
-        self._active_at: dict[str, float] = {}
-        # Piles that turned out to be none, by queue and the time of the survey that saw them.
-        self._cleared: dict[str, float] = {}
 
     async def turn(self, now: float) -> Outcome:
         """Observe everything at once, decide for every pool, carry out the plan.
@@ -63,7 +69,7 @@ class Reconciler:
             decisions[name], self._memories[name] = policy.decide(
                 name, pool, scaler, observation, self._memories[name], stoppable=len(stoppable)
             )
-        plan = placement.plan(decisions, self._settings.hosts, scaler, observation, self._proofs)
+        plan = placement.plan(decisions, self._settings, observation, self._proofs)
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)
         return Outcome(observation, decisions, tuple(results), plan.notes)
@@ -71,60 +77,37 @@ class Reconciler:
     async def _observe(self, now: float) -> Observation:
         reports = await asyncio.gather(*(units.report() for units in self._units.values()))
         hosts = dict(zip(self._units, reports, strict=True))
-        lengths = await self._lengths(now, hosts)
+        conditions: dict[str, BrokerCondition] = {
+            name: side.view.condition() for name, side in self._brokers.items()
+        }
+        down = policy.confirmed_down(conditions, self._settings.brokers.confirm_down_s)
         return Observation(
             now,
-            waiting={
-                name: _total(pool.queues, lengths) for name, pool in self._settings.pools.items()
-            },
+            waiting=await self._waiting(now, hosts, conditions, down),
             hosts=hosts,
             unseen=self._unseen(now, hosts),
+            brokers=conditions,
+            confirmed_down=down,
         )
 
-    async def _lengths(
-        self, now: float, hosts: Mapping[str, HostReport | Unknown]
+    async def _waiting(
+        self,
+        now: float,
+        hosts: Mapping[str, HostReport | Unknown],
+        conditions: Mapping[str, BrokerCondition],
+        confirmed_down: Collection[str],
     ) -> Mapping[str, int | Unknown]:
-        """How much waits in each queue, from whoever knows it at the least cost."""
-        pools = self._settings.pools
-        self._broker.attend(asking.attention(pools, hosts))
-        piled = self._broker.piled()
-        sources = asking.choose(
-            pools,
-            self._settings.scaler,
-            asking.reported(hosts),
-            quiet=self._broker.quiet(),
-            doubted=[queue for queue, at in piled.items() if self._cleared.get(queue) != at],
-        )
-        asked = {
-            source: [
-                q for name, pool in pools.items() if sources[name] is source for q in pool.queues
-            ]
-            for source in Source
-        }
-        lengths: dict[str, int | Unknown] = dict.fromkeys(asked[Source.NOBODY], 0)
-        if asked[Source.FLOWER]:
-            lengths |= await self._queues.waiting(asked[Source.FLOWER])
-        if asked[Source.BROKER]:
-            lengths |= await self._ask_broker(now, asked[Source.BROKER], sources)
-        for name, pool in pools.items():
-            total = _total(pool.queues, lengths)
-            if sources[name] is not Source.BROKER or (isinstance(total, int) and total > 0):
-                self._active_at[name] = now
-        for queue in asked[Source.FLOWER]:
-            if lengths.get(queue) == 0 and queue in piled:
-                self._cleared[queue] = piled[queue]
-        return lengths
-
-    async def _ask_broker(
-        self, now: float, queues: Sequence[str], sources: Mapping[str, Source]
-    ) -> Mapping[str, int | Unknown]:
-        at_most = self._settings.scaler.zero_check_s
-        ages = (
-            asking.max_age_s(now, active_at=self._active_at.setdefault(name, now), at_most=at_most)
-            for name, source in sources.items()
-            if source is Source.BROKER
-        )
-        return await self._broker.waiting(queues, max_age_s=min(ages))
+        """How much waits in each pool; the brokers are asked at once."""
+        waiting: dict[str, int | Unknown] = {}
+        asked = []
+        for name, backlog in self._backlogs.items():
+            if name in confirmed_down:
+                waiting |= backlog.given_up(now, hosts, conditions[name].describe(name))
+            else:
+                asked.append(backlog.waiting(now, hosts))
+        for answer in await asyncio.gather(*asked):
+            waiting |= answer
+        return waiting
 
     def _unseen(
         self, now: float, hosts: Mapping[str, HostReport | Unknown]
@@ -157,14 +140,3 @@ class Reconciler:
         except CommandError as exc:
             return ActionResult(action, error=str(exc))
         return ActionResult(action)
-
-
-def _total(queues: Sequence[str], lengths: Mapping[str, int | Unknown]) -> int | Unknown:
-    """The pool's backlog; unknown when the length of any of its queues is."""
-    total = 0
-    for queue in queues:
-        length = lengths.get(queue, Unknown(f"no answer about queue {queue}"))
-        if isinstance(length, Unknown):
-            return length
-        total += length
-    return total

@@ -19,7 +19,7 @@ from swarm.scaler.model import (
     Unknown,
 )
 
-_HOLDING = {Cause.QUEUE_UNKNOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
+_HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
 
 
 class Narrator:
@@ -29,11 +29,13 @@ class Narrator:
         self._told: dict[str, tuple[object, ...]] = {}
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
+        self._down: frozenset[str] = frozenset()
         self._unreported: set[str] = set()
         self._notes: tuple[str, ...] = ()
 
     def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """(is a warning, sentence) for everything worth a line in the journal."""
+        yield from self._broker_lines(outcome.observation)
         yield from self._host_lines(outcome.observation)
         yield from self._unreported_lines(outcome.observation)
         for name, decision in outcome.decisions.items():
@@ -46,6 +48,13 @@ class Narrator:
                 yield False, note
         self._notes = outcome.notes
         yield from self._action_lines(outcome.results)
+
+    def _broker_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
+        """That a broker does not answer, or does again, the view tells as soon as it knows."""
+        for name in sorted(observation.confirmed_down - self._down):
+            reason = observation.brokers[name].reason
+            yield True, f"the {name} broker is down: {reason}; its pools give way"
+        self._down = observation.confirmed_down
 
     def _host_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
         for name, report in observation.hosts.items():
@@ -119,6 +128,14 @@ def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
 
 def snapshot(outcome: Outcome, *, written_at: float) -> dict[str, Any]:
     """status.json: the whole turn as plain values; `written_at` is Unix time."""
+    brokers = {
+        name: {
+            "answers": condition.down_for_s is None,
+            "gives_way": name in outcome.observation.confirmed_down,
+            **asdict(condition),
+        }
+        for name, condition in outcome.observation.brokers.items()
+    }
     hosts: dict[str, Any] = {}
     for name, report in outcome.observation.hosts.items():
         if isinstance(report, HostReport):
@@ -132,4 +149,10 @@ def snapshot(outcome: Outcome, *, written_at: float) -> dict[str, Any]:
             **asdict(decision),
             "waiting": waiting if isinstance(waiting, int) else None,
         }
-    return {"version": 1, "written_at": written_at, "pools": pools, "hosts": hosts}
+    return {
+        "version": 1,
+        "written_at": written_at,
+        "brokers": brokers,
+        "pools": pools,
+        "hosts": hosts,
+    }

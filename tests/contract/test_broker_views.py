@@ -10,8 +10,10 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol, cast
 
+import psutil
 import pytest
 import redis
 
@@ -20,11 +22,11 @@ from swarm.delivery import keys, scripts
 from swarm.delivery.survey import Attention, Rhythm
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.metrics import ScalerMetrics
-from swarm.scaler.model import Unknown
+from swarm.scaler.model import BrokerCondition, Unknown
 from swarm.scaler.ports import BrokerView
 from tests.builders import make_settings
 from tests.fakes import FakeQueues, FakeView
-from tests.loopback import free_port
+from tests.loopback import RedisServer, free_port
 from tests.role_redis import RoleRedis
 
 QUEUES = ("browser", "analysis")
@@ -63,9 +65,9 @@ def metrics() -> ScalerMetrics:
 
 @pytest.fixture
 def make_view(role_redis: RoleRedis, metrics: ScalerMetrics) -> Callable[..., RedisView]:
-    def make(url: str | None = None, **rhythm: float) -> RedisView:
+    def make(url: str | None = None, *, alone: bool = True, **rhythm: float) -> RedisView:
         broker = Broker("primary", url or role_redis.url("scaler"))
-        return RedisView(broker, QUEUES, Rhythm(**rhythm), metrics)
+        return RedisView(broker, QUEUES, Rhythm(**rhythm), metrics, alone=alone)
 
     return make
 
@@ -80,6 +82,8 @@ class Rig(Protocol):
     view: BrokerView
 
     def fill(self, **lengths: int) -> None: ...
+    def lose(self) -> None: ...
+    def find(self) -> None: ...
 
 
 class FakeRig:
@@ -92,11 +96,18 @@ class FakeRig:
         self.queues.lengths.update({**dict.fromkeys(QUEUES, 0), **lengths})
         self.fake.piles = {queue: 1.0 for queue, length in lengths.items() if length}
 
+    def lose(self) -> None:
+        self.fake.away, self.fake.down_for_s = "gone", 0.0
+
+    def find(self) -> None:
+        self.fake.away = self.fake.down_for_s = None
+
 
 class RedisRig:
-    def __init__(self, view: RedisView, admin: redis.Redis) -> None:
+    def __init__(self, view: RedisView, admin: redis.Redis, process: psutil.Process) -> None:
         self.view: BrokerView = view
         self._admin = admin
+        self._process = process
 
     def fill(self, **lengths: int) -> None:
         for queue, length in lengths.items():
@@ -105,10 +116,25 @@ class RedisRig:
                 name = f"{queue}\x06\x163" if number % 2 else queue
                 self._admin.lpush(name, f"m{number}")
 
+    def lose(self) -> None:
+        """It hangs."""
+        self._process.suspend()
+
+    def find(self) -> None:
+        self._process.resume()
+
 
 @pytest.fixture(params=["fake", "redis"])
-def rig(request: pytest.FixtureRequest, view: RedisView, admin: redis.Redis) -> Rig:
-    return FakeRig() if request.param == "fake" else RedisRig(view, admin)
+def rig(
+    request: pytest.FixtureRequest, view: RedisView, admin: redis.Redis, role_redis: RoleRedis
+) -> Iterator[Rig]:
+    if request.param == "fake":
+        yield FakeRig()
+        return
+    assert role_redis.process is not None
+    rig = RedisRig(view, admin, psutil.Process(role_redis.process.pid))
+    yield rig
+    rig.find()
 
 
 async def test_what_waits_is_counted_over_all_priorities(rig: Rig) -> None:
@@ -130,6 +156,22 @@ async def test_no_queue_is_quiet_to_which_nobody_listens(rig: Rig) -> None:
     rig.fill()
     rig.view.attend(Attention())
     assert rig.view.quiet() == frozenset()
+
+
+async def test_a_broker_is_down_from_when_it_is_lost_until_it_answers(rig: Rig) -> None:
+    rig.fill(browser=1)
+    await rig.view.waiting(QUEUES, max_age_s=0)
+    assert rig.view.condition() == BrokerCondition()
+    rig.lose()
+    answer = await rig.view.waiting(QUEUES, max_age_s=0)
+    assert all(isinstance(length, Unknown) for length in answer.values())
+    condition = rig.view.condition()
+    assert condition.down_for_s is not None
+    assert condition.down_for_s < 5
+    assert condition.reason
+    rig.find()
+    assert await rig.view.waiting(["browser"], max_age_s=0) == {"browser": 1}
+    assert rig.view.condition() == BrokerCondition()
 
 
 async def test_an_answer_is_used_again_while_it_is_young_enough(
@@ -239,6 +281,8 @@ async def test_what_is_refused_is_told_once_and_done_without(
         answer = await view.waiting(QUEUES, max_age_s=0)
         await asyncio.sleep(0.7)
         assert view.quiet() == frozenset() or right != "-blmove"
+        # It is there, and refuses nobody else.
+        assert view.condition() == BrokerCondition()
     if right == "-blmove":
         assert answer == {"browser": 0, "analysis": 0}
     else:
@@ -264,7 +308,8 @@ async def test_a_broker_that_is_away_is_unknown_told_once_and_counted(
         assert length.reason.startswith("the broker does not answer: ")
     assert view.quiet() == frozenset()
     assert view.piled() == {}
-    failed = metrics.registry.get_sample_value("swarm_scaler_surveys_total", {"result": "failed"})
+    labels = {"broker": "primary", "result": "failed"}
+    failed = metrics.registry.get_sample_value("swarm_scaler_surveys_total", labels)
     assert failed
     assert failed >= 3
     told = [record.getMessage() for record in caplog.records]
@@ -300,3 +345,71 @@ async def test_at_rest_it_costs_next_to_nothing(view: RedisView, admin: redis.Re
         await asyncio.sleep(0.1)
     after = requests(admin, "evalsha", "eval", "blmove", "auth", "hello", "client|setinfo")
     assert after == before
+
+
+async def test_how_long_it_has_been_down_is_counted_from_the_first_failure(
+    make_view: Callable[..., RedisView],
+) -> None:
+    async with make_view(f"redis://127.0.0.1:{free_port()}/0") as view:
+        assert view.condition() == BrokerCondition(), "not looked at yet"
+        for _ in range(4):
+            await view.waiting(QUEUES, max_age_s=0)
+            await asyncio.sleep(0.1)
+        condition = view.condition()
+    assert condition.down_for_s is not None
+    assert condition.down_for_s >= 0.4
+    assert "Connection refused" in condition.reason
+
+
+async def test_while_it_is_down_it_is_looked_at_by_itself_more_rarely_after_a_while(
+    make_view: Callable[..., RedisView], metrics: ScalerMetrics
+) -> None:
+    def failed() -> float:
+        labels = {"broker": "primary", "result": "failed"}
+        return metrics.registry.get_sample_value("swarm_scaler_surveys_total", labels) or 0
+
+    rhythm = {"close_s": 0.1, "given_up_after_s": 1.0, "given_up_s": 60.0}
+    async with make_view(f"redis://127.0.0.1:{free_port()}/0", **rhythm) as view:
+        await until(lambda: (view.condition().down_for_s or 0) > 1.2)
+        looks = failed()
+        await asyncio.sleep(1)
+        assert 4 <= looks <= 13
+        assert failed() == looks
+    assert (Rhythm().close_s, Rhythm().given_up_s, Rhythm().given_up_after_s) == (10, 30, 300)
+
+
+async def test_the_return_is_noticed_though_nobody_asks(
+    tmp_path: Path, make_view: Callable[..., RedisView], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RedisServer(tmp_path)
+    caplog.set_level(logging.INFO)
+    async with make_view(server.url, alone=False, close_s=0.1) as view:
+        await until(lambda: view.condition().down_for_s is not None)
+        with server:
+            await until(lambda: view.condition() == BrokerCondition())
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].startswith("the primary broker does not answer the scaler; ")
+    assert told[1] == "the primary broker answers again"
+
+
+async def test_where_there_are_two_the_broker_is_named(
+    make_view: Callable[..., RedisView], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_view(f"redis://127.0.0.1:{free_port()}/0", alone=False) as view:
+        view.attend(DESERTED)
+        answer = await view.waiting(["analysis"], max_age_s=0)
+        await until(lambda: "not announced" in caplog.text)
+    [length] = answer.values()
+    assert isinstance(length, Unknown)
+    assert length.reason.startswith("the primary broker does not answer: ")
+    assert "tasks for queue analysis of the primary are not announced" in caplog.text
+
+
+async def test_when_something_may_have_vanished_it_is_looked_at_soon(
+    make_view: Callable[..., RedisView], admin: redis.Redis
+) -> None:
+    async with make_view(close_s=0.2, least_s=0.1) as view:
+        await view.waiting(QUEUES, max_age_s=0)
+        before = requests(admin, "evalsha")
+        view.attend(Attention(close=True))
+        await until(lambda: requests(admin, "evalsha") > before)

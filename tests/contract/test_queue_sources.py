@@ -255,3 +255,17 @@ async def test_a_url_may_end_with_a_slash_or_hold_a_path(flower: Flower) -> None
 async def test_outside_its_block_it_is_a_defect() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await FlowerQueues(FlowerSettings(), None).waiting(["browser"])
+
+
+async def test_where_there_are_two_each_is_asked_at_its_address_and_named(flower: Flower) -> None:
+    flower.rows = [{"name": "browser", "messages": 3}]
+    settings = FlowerSettings(url="http://127.0.0.1:1", fallback_url=flower.url)
+    async with FlowerQueues(settings, CREDENTIALS, broker="fallback", alone=False) as queues:
+        assert await queues.waiting(["browser"]) == {"browser": 3}
+        assert await queues.waiting(["other"]) == {
+            "other": Unknown("the fallback's Flower does not list queue other")
+        }
+    async with FlowerQueues(settings, CREDENTIALS, broker="primary", alone=False) as queues:
+        [length] = (await queues.waiting(["browser"])).values()
+    assert isinstance(length, Unknown)
+    assert length.reason.startswith("the primary's Flower is away: ")

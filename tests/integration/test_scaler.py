@@ -9,7 +9,8 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -27,7 +28,13 @@ class ScalerProcess:
     """A `swarm scaler run` as its unit would run it."""
 
     def __init__(
-        self, stage: Stage, systemctl: StubSystemctl, auth: str, *, reads_status: bool
+        self,
+        stage: Stage,
+        systemctl: StubSystemctl,
+        auth: str,
+        *,
+        reads_status: bool,
+        environ: Mapping[str, str],
     ) -> None:
         credentials = stage.directory / "credentials"
         credentials.mkdir(exist_ok=True)
@@ -48,6 +55,7 @@ class ScalerProcess:
                     "PATH": systemctl.environ["PATH"],
                     "CREDENTIALS_DIRECTORY": str(credentials),
                     "NOTIFY_SOCKET": str(self.notify.path),
+                    **environ,
                 },
                 stdout=log,
                 stderr=log,
@@ -94,7 +102,11 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
     running: list[ScalerProcess] = []
 
     def run(
-        flower: Flower | None, *, auth: str = Flower.auth, reads_status: bool = False
+        flower: Flower | None,
+        *,
+        auth: str = Flower.auth,
+        reads_status: bool = False,
+        **environ: str,
     ) -> ScalerProcess:
         state_directory = stage.directory / "state"
         state_directory.mkdir()
@@ -106,7 +118,7 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
             },
             flower={"url": flower.url if flower else f"http://127.0.0.1:{free_port()}"},
         )
-        scaler = ScalerProcess(stage, systemctl, auth, reads_status=reads_status)
+        scaler = ScalerProcess(stage, systemctl, auth, reads_status=reads_status, environ=environ)
         running.append(scaler)
         wait_until(lambda: "READY=1" in scaler.notify.told, what="READY=1")
         return scaler
@@ -255,7 +267,9 @@ def test_what_a_vanished_worker_held_is_done_by_another_within_75_s(
     wait_until(lambda: "given back" in scaler.log, timeout_s=90, what="giving back")
     assert time.monotonic() - vanished <= 75
     assert "holder=gone:browser:1:a returned=1 dead_letters=0" in scaler.log
-    assert 'swarm_scaler_given_back_total{result="returned"} 1.0' in scaler.get("/metrics")
+    assert 'swarm_scaler_given_back_total{broker="primary",result="returned"} 1.0' in scaler.get(
+        "/metrics"
+    )
     stage.run_ready(number=2)
     assert stage.client.result(task_id, wait_s=20).state == "done"
     # It comes back, and what it ends now no longer counts.
@@ -284,6 +298,95 @@ def test_a_broker_that_is_away_ends_nothing(
     assert scaler.state()["pools"]["browser"]["waiting"] is None
     scaler.process.send_signal(signal.SIGTERM)
     assert scaler.process.wait(10) == 0
+
+
+def with_fallback_pools(stage: Stage) -> None:
+    """A pool on the fallback for each of the primary's, with the same queues."""
+    pools = yaml.safe_load(stage.config.read_text(encoding="utf-8"))["pools"]
+    taken = max(pool["metrics_port_base"] for pool in pools.values())
+    stage.write_config(
+        pools={
+            f"{name}-fallback": {
+                **pool,
+                "broker": "fallback",
+                "metrics_port_base": taken + 200 * number,
+            }
+            for number, (name, pool) in enumerate(pools.items(), start=1)
+        },
+        brokers={"confirm_down_s": 2.0},
+    )
+
+
+def test_what_a_fallback_holds_is_done_while_the_primary_is_down(
+    stage: Stage,
+    systemctl: StubSystemctl,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    with_fallback_pools(stage)
+    (tmp_path / "primary").mkdir()
+    primary, fallback = RedisServer(tmp_path / "primary"), stage.redis
+    stage.client.submit("analysis", {"html": "<p>x</p>"})
+    monkeypatch.setattr(stage, "redis", primary)
+    for number in range(1, 9):
+        systemctl.add(f"celery-browser@{number}.service")
+    scaler = start(None, REDIS_FALLBACK_URL=fallback.url)
+    sentence = "the primary broker is down: "
+    wait_until(lambda: sentence in scaler.log, what="the line")
+    assert scaler.log.count("the primary broker does not answer the scaler") == 1
+    assert "analysis-fallback: up 0 -> 1 (1 waiting)" in scaler.log
+    assert "analysis-fallback: 1 of 1 starts wait, every host is full" in scaler.log
+    metrics = scaler.get("/metrics")
+    assert 'swarm_scaler_broker_up{broker="primary"} 0.0' in metrics
+    assert 'swarm_scaler_broker_up{broker="fallback"} 1.0' in metrics
+    shown = stage.swarm("status").stdout
+    assert "the primary broker is down for" in shown
+    assert "the fallback broker answers" in shown
+    # Nothing that does not report gives way, however long its broker is down.
+    assert not any("stop" in call for call in systemctl.calls)
+    with primary:
+        wait_until(
+            lambda: "the primary broker answers again" in scaler.log, timeout_s=15, what="the line"
+        )
+    assert scaler.log.count(sentence) == 1
+
+
+def test_an_idle_instance_that_lost_its_broker_gives_its_place_away(
+    stage: Stage,
+    systemctl: StubSystemctl,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    with_fallback_pools(stage)
+    stage.write_config(hosts={"here": {"address": "local", "max_instances": 1}})
+    (tmp_path / "primary").mkdir()
+    fallback = stage.redis
+    stage.client.submit("analysis", {"html": "<p>x</p>"})
+    with RedisServer(tmp_path / "primary") as primary:
+        monkeypatch.setattr(stage, "redis", primary)
+        instance_of(stage.run_ready("analysis"), systemctl, "celery-analysis@1.service")
+        scaler = start(None, reads_status=True, REDIS_FALLBACK_URL=fallback.url)
+        wait_until(lambda: "1 of 1 starts wait, every host is full" in scaler.log, what="the wait")
+        wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 8, what="eight turns")
+        assert not any("stop" in call for call in systemctl.calls), "its broker is there"
+    wait_until(
+        lambda: any("stop --no-block celery-analysis@1" in call for call in systemctl.calls),
+        what="the stop",
+    )
+    wait_until(
+        lambda: any("start --no-block celery-analysis-fallback@1" in c for c in systemctl.calls),
+        what="the start",
+    )
+    assert "analysis gives way to analysis-fallback: its broker is down" in scaler.log
+
+
+def test_a_scaler_without_a_fallback_that_a_pool_serves_is_exit_2(stage: Stage) -> None:
+    with_fallback_pools(stage)
+    ran = stage.swarm("scaler", "run", CREDENTIALS_DIRECTORY=str(stage.directory))
+    assert ran.returncode == 2
+    assert "REDIS_FALLBACK_URL: got nothing, expected redis://" in ran.stderr
 
 
 def test_a_scaler_without_its_ssh_key_is_exit_2(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swarm.scaler.asking import attention, choose, max_age_s, tended
+from swarm.scaler.asking import attention, choose, max_age_s, tended, without
 from swarm.scaler.model import HostReport, Instance, Unknown
 from swarm.settings import PoolSettings
 from tests.builders import ANALYSIS, make_instance, make_pool, make_scaler
@@ -132,3 +132,28 @@ def test_what_calls_for_attention(
 )
 def test_a_pool_at_zero_is_looked_at_more_and_more_rarely(calm_s: float, age_s: float) -> None:
     assert max_age_s(1000.0 + calm_s, active_at=1000.0, at_most=60.0) == age_s
+
+
+@pytest.mark.parametrize(
+    ("instance", "close"),
+    [
+        (make_instance(1, "idle", connected=False), True),
+        (make_instance(1, "busy", connected=False), True),
+        (make_instance(1, "paused", connected=False), True),
+        (make_instance(1, "idle", connected=True), False),
+        (make_instance(1, "idle"), False),
+        # It has not been connected yet, or no longer is.
+        (make_instance(1, "starting", connected=False), False),
+        (make_instance(1, "stopping", connected=False), False),
+    ],
+)
+def test_an_instance_that_lost_its_broker_has_it_looked_at(
+    *, instance: Instance, close: bool
+) -> None:
+    assert attention(POOLS, {"h1": HostReport((instance,))}).close is close
+
+
+def test_what_serves_another_broker_is_left_out_of_the_hosts_answers() -> None:
+    mine, other = waiting(), replace(waiting(2), pool="browser-fallback")
+    hosts = without({"h1": HostReport((mine, other), 512), "h2": AWAY}, {"browser-fallback"})
+    assert hosts == {"h1": HostReport((mine,), 512), "h2": AWAY}

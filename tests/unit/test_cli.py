@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from swarm.scaler.model import Cause, Decision, Direction, Outcome, Unknown
+from swarm.scaler.model import BrokerCondition, Cause, Decision, Direction, Outcome, Unknown
 from swarm.scaler.story import snapshot
 from tests.builders import make_instances, make_observation
 
@@ -145,11 +146,15 @@ def test_status_without_a_scaler_says_where_to_run_it(environ: dict[str, str]) -
     assert "swarm-scaler.service" in done.stderr
 
 
-def write_status(directory: Path, *, ago_s: float) -> None:
+def write_status(
+    directory: Path, *, ago_s: float, brokers: dict[str, BrokerCondition] | None = None
+) -> None:
     decision = Decision("browser", Direction.HOLD, 2, 2, 2, Cause.ENOUGH, "as many as needed")
     observation = make_observation(
         Unknown("401"), make_instances(busy=1, idle=1), hosts={"h2": Unknown("no answer")}
     )
+    confirmed = frozenset(n for n, c in (brokers or {}).items() if (c.down_for_s or 0) >= 30)
+    observation = replace(observation, brokers=brokers or {}, confirmed_down=confirmed)
     document = snapshot(Outcome(observation, {"browser": decision}), written_at=time.time() - ago_s)
     (directory / "status.json").write_text(json.dumps(document), encoding="utf-8")
 
@@ -162,6 +167,34 @@ def test_status_shows_pools_hosts_and_instances(environ: dict[str, str], tmp_pat
     assert "browser: 2 running, 2 desired, unknown waiting (as many as needed)" in done.stdout
     assert "celery-browser@1 on h1: busy, 1 active, 0 ended" in done.stdout
     assert "h2 does not answer: no answer" in done.stdout
+
+
+def test_status_shows_how_the_brokers_are_when_there_are_two(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    alone = {"primary": BrokerCondition(42.0, "Connection refused")}
+    write_status(tmp_path, ago_s=1, brokers=alone)
+    assert "broker" not in swarm(environ, "status").stdout
+    write_status(tmp_path, ago_s=1, brokers={**alone, "fallback": BrokerCondition()})
+    shown = swarm(environ, "status").stdout
+    expected = "the primary broker is down for 42 s, its pools give way (Connection refused)\n"
+    assert f"{expected}the fallback broker answers\n" in shown
+    brokers = json.loads(swarm(environ, "status", "--json").stdout)["brokers"]
+    assert [broker["answers"] for broker in brokers.values()] == [False, True]
+    failing = {"primary": BrokerCondition(8.0, "gone"), "fallback": BrokerCondition()}
+    write_status(tmp_path, ago_s=1, brokers=failing)
+    assert "the primary broker is down for 8 s (gone)" in swarm(environ, "status").stdout
+
+
+def test_the_status_of_an_earlier_release_is_understood(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    write_status(tmp_path, ago_s=1)
+    path = tmp_path / "status.json"
+    document = json.loads(path.read_bytes())
+    del document["brokers"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert "browser: 2 running" in swarm(environ, "status").stdout
 
 
 def test_an_old_status_is_told_as_old(environ: dict[str, str], tmp_path: Path) -> None:

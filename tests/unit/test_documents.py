@@ -30,6 +30,17 @@ def test_the_example_configuration_is_right() -> None:
     }
 
 
+def test_the_example_of_a_fallback_is_right(tmp_path: Path) -> None:
+    text = (REPOSITORY / "config" / "config.example.yaml").read_text(encoding="utf-8")
+    pools, hosts = text.split("\nhosts:")
+    own, fallback = pools.split("  # browser-fallback:")
+    fallback = f"  # browser-fallback:{fallback}".replace("\n  # ", "\n  ").replace("  # b", "  b")
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{own}{fallback}\nhosts:{hosts}", encoding="utf-8")
+    settings = load_settings(path)
+    assert settings.queues(broker="fallback") == settings.queues(broker="primary")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_somewhere_and_nothing_is_left_open(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

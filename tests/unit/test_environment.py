@@ -11,6 +11,7 @@ from swarm.environment import (
     WorkerEnvironment,
     read_broker,
     read_credential,
+    read_pools_brokers,
     read_served_broker,
     read_settings,
     read_worker,
@@ -249,3 +250,33 @@ def test_who_may_do_more_has_an_address_of_his_own(tmp_path: Path) -> None:
 def test_without_a_broker_both_ways_to_give_one_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"REDIS_URL: got nothing.*/etc/swarm/credentials"):
         read_broker({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_the_scaler_needs_each_broker_that_has_a_pool(two_brokers: dict[str, str]) -> None:
+    settings = read_settings(two_brokers)
+    assert [each.name for each in read_pools_brokers(settings, URLS)] == ["primary", "fallback"]
+    nowhere = {"CREDENTIALS_DIRECTORY": "/absent"}
+    with pytest.raises(ConfigError) as caught:
+        read_pools_brokers(settings, nowhere)
+    assert [problem.where for problem in caught.value.problems] == list(URLS)
+    one_redis = dict.fromkeys(URLS, "redis://:pw@h")
+    with pytest.raises(ConfigError, match=r"REDIS_FALLBACK_URL: .* another Redis than REDIS_URL"):
+        read_pools_brokers(settings, one_redis)
+
+
+def test_without_a_pool_the_fallback_is_not_asked_for(environ: dict[str, str]) -> None:
+    [broker] = read_pools_brokers(read_settings(environ), {"REDIS_URL": "redis://:pw@h"})
+    assert broker.name == "primary"
+
+
+def test_the_scaler_finds_its_own_way_into_the_fallback(
+    two_brokers: dict[str, str], tmp_path: Path
+) -> None:
+    settings = read_settings(two_brokers)
+    for name in ("redis-url", "redis-fallback-url"):
+        (tmp_path / name).write_text(f"redis://scaler:secret@{name}\n", encoding="utf-8")
+    brokers = read_pools_brokers(settings, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert [each.address for each in brokers] == [
+        "redis://redis-url:6379",
+        "redis://redis-fallback-url:6379",
+    ]

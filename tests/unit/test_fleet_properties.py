@@ -22,7 +22,7 @@ from swarm.scaler.model import (
     Stop,
     Unknown,
 )
-from swarm.scaler.ports import CommandError
+from swarm.scaler.ports import BrokerSide, CommandError
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
 from tests.builders import make_settings
@@ -141,7 +141,9 @@ class Fleet:
         self.restart_scaler()
 
     def restart_scaler(self) -> None:
-        self.reconciler = Reconciler(self.settings, self.queues, self.view, self.hosts)
+        self.reconciler = Reconciler(
+            self.settings, {"primary": BrokerSide(self.queues, self.view)}, self.hosts
+        )
 
     @property
     def workers(self) -> list[Worker]:

@@ -21,7 +21,14 @@ from swarm.scaler.model import (
 )
 from swarm.scaler.placement import IdleProof, Plan, Proofs, gather_proofs, plan, proved_idle
 from swarm.settings import HostSettings
-from tests.builders import make_host, make_instance, make_instances, make_observation, make_scaler
+from tests.builders import (
+    make_host,
+    make_instance,
+    make_instances,
+    make_observation,
+    make_scaler,
+    make_settings,
+)
 
 HOSTS = {"h1": make_host(), "h2": make_host()}
 
@@ -52,7 +59,10 @@ def made(
 ) -> Plan:
     if proofs is None:
         proofs = gather_proofs(replace(observation, now=observation.now - 2), {})
-    return plan(decisions, hosts, make_scaler(**scaler or {}), observation, proofs)
+    settings = make_settings().model_copy(
+        update={"hosts": hosts, "scaler": make_scaler(**scaler or {})}
+    )
+    return plan(decisions, settings, observation, proofs)
 
 
 def test_starts_are_spread_to_where_most_room_is() -> None:

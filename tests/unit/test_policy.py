@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from swarm.scaler.model import Decision, Instance, Observation, PoolMemory, Unknown
-from swarm.scaler.policy import boot_time_s, decide, needed, service_time_s
+from swarm.scaler.model import (
+    BrokerCondition,
+    Decision,
+    Instance,
+    Observation,
+    PoolMemory,
+    Unknown,
+)
+from swarm.scaler.policy import boot_time_s, confirmed_down, decide, needed, service_time_s
 from tests.builders import (
     make_instance,
     make_instances,
@@ -264,3 +271,66 @@ def test_a_full_pool_names_its_maximum_as_the_limit() -> None:
     instances = tuple(make_instance(n, "starting", state_for_s=2.0) for n in range(1, 7))
     decision, _ = turn(make_observation(500, instances), pool={"max_instances": 6})
     assert (decision.desired, decision.limit) == (6, "max_instances 6")
+
+
+OK, DOWN = BrokerCondition(), BrokerCondition(42.4, "Connection refused")
+
+
+def lost(observation: Observation, *names: str) -> Observation:
+    conditions = {name: DOWN if name in names else OK for name in ("primary", "fallback")}
+    return replace(observation, brokers=conditions, confirmed_down=frozenset(names))
+
+
+@pytest.mark.parametrize("waiting", [AWAY, 0, 100])
+@pytest.mark.parametrize("fleet", [{}, {"idle": 4}, {"busy": 2, "idle": 2}, {"failed": 1}])
+def test_a_pool_whose_broker_is_down_starts_nothing_and_stops_nothing_by_itself(
+    waiting: int | Unknown, fleet: dict[str, int]
+) -> None:
+    observation = lost(make_observation(waiting, make_instances(**fleet)), "primary")
+    decision, memory = turn(observation, pool={"min_instances": 2, "spare": 1})
+    assert (decision.direction, decision.cause) == ("hold", "broker-down")
+    assert decision.reason == "holding: primary is down for 42 s: Connection refused"
+    assert memory.fresh_turns == 0
+
+
+def test_the_other_broker_is_no_matter_to_a_pool() -> None:
+    observation = lost(make_observation(5, make_instances(idle=1)), "fallback")
+    assert turn(observation)[0] == turn(make_observation(5, make_instances(idle=1)))[0]
+
+
+def test_when_the_broker_answers_again_minimum_and_backlog_are_started_at_once() -> None:
+    _, memory = turn(lost(make_observation(AWAY), "primary"))
+    decision, _ = turn(lost(make_observation(0)), memory, pool={"min_instances": 2})
+    assert (decision.desired, decision.cause) == (2, "minimum")
+    decision, _ = turn(lost(make_observation(8)), memory)
+    assert (decision.desired, decision.cause) == (3, "backlog")
+
+
+def test_when_the_broker_answers_again_nothing_is_stopped_before_two_fresh_turns() -> None:
+    _, memory = turn(lost(make_observation(AWAY, make_instances(idle=4)), "primary"))
+    decision, memory = turn(make_observation(0, make_instances(idle=4), now=1002.0), memory)
+    assert decision.cause == "warming-up"
+    decision, _ = turn(make_observation(0, make_instances(idle=4), now=1004.0), memory)
+    assert decision.direction == "down"
+
+
+def test_a_fallback_without_work_goes_down_to_its_minimum_though_the_primary_is_down() -> None:
+    observation = lost(make_observation(0, make_instances(idle=1)), "primary")
+    decision, _ = turn(observation, pool={"broker": "fallback"})
+    assert (decision.desired, decision.cause) == (0, "surplus")
+
+
+@pytest.mark.parametrize(
+    ("down_for_s", "is_down"), [(None, False), (0.0, False), (29.9, False), (30.0, True)]
+)
+def test_a_broker_is_confirmed_down_after_a_while(
+    *, down_for_s: float | None, is_down: bool
+) -> None:
+    conditions = {"primary": BrokerCondition(down_for_s, "gone"), "fallback": OK}
+    assert confirmed_down(conditions, 30.0) == ({"primary"} if is_down else frozenset())
+    swapped = {"primary": OK, "fallback": BrokerCondition(down_for_s, "gone")}
+    assert confirmed_down(swapped, 30.0) == ({"fallback"} if is_down else frozenset())
+
+
+def test_the_only_broker_gives_way_to_nobody() -> None:
+    assert confirmed_down({"primary": BrokerCondition(1e6, "gone")}, 30.0) == frozenset()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Stop, Unknown
+from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
 from tests.builders import BROWSER, make_settings
@@ -25,7 +26,9 @@ class World:
         self.restart()
 
     def restart(self) -> None:
-        self.reconciler = Reconciler(self.settings, self.queues, self.view, self.hosts)
+        self.reconciler = Reconciler(
+            self.settings, {"primary": BrokerSide(self.queues, self.view)}, self.hosts
+        )
 
     def idle(self, host: str, number: int, **fields: Any) -> None:
         fields = {"idle_for_s": 600, "state_for_s": 600, **fields}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import isnan
 
 import aiohttp
@@ -13,6 +14,7 @@ from swarm.errors import ConfigError
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.model import (
     ActionResult,
+    BrokerCondition,
     Cause,
     Decision,
     Direction,
@@ -22,7 +24,7 @@ from swarm.scaler.model import (
     Stop,
     Unknown,
 )
-from tests.builders import make_instance, make_observation, make_settings
+from tests.builders import make_instance, make_observation, make_settings, make_two_brokers
 
 DECISION = Decision("browser", Direction.UP, 2, 4, 9, Cause.BACKLOG, "120 waiting")
 
@@ -70,17 +72,42 @@ def test_an_unknown_queue_has_no_length() -> None:
 
 def test_surveys_and_what_they_gave_back_are_counted() -> None:
     metrics = ScalerMetrics(make_settings())
-    age = value(metrics, "survey_age_seconds")
+    age = value(metrics, "survey_age_seconds", broker="primary")
     assert age is not None
     assert isnan(age)
-    assert value(metrics, "given_back_total", result="returned") == 0
-    metrics.surveyed([GivenBack("h1:browser:1:a", 2, 1, "no lease"), GivenBack("b", 1, 0, "")])
-    metrics.survey_failed()
-    assert value(metrics, "given_back_total", result="returned") == 3
-    assert value(metrics, "given_back_total", result="dead") == 1
-    assert value(metrics, "surveys_total", result="done") == 1
-    assert value(metrics, "surveys_total", result="failed") == 1
-    assert 0 <= (value(metrics, "survey_age_seconds") or 0) < 5
+    assert value(metrics, "given_back_total", broker="primary", result="returned") == 0
+    metrics.surveyed(
+        "primary", [GivenBack("h1:browser:1:a", 2, 1, "no lease"), GivenBack("b", 1, 0, "")]
+    )
+    metrics.survey_failed("primary")
+    assert value(metrics, "given_back_total", broker="primary", result="returned") == 3
+    assert value(metrics, "given_back_total", broker="primary", result="dead") == 1
+    assert value(metrics, "surveys_total", broker="primary", result="done") == 1
+    assert value(metrics, "surveys_total", broker="primary", result="failed") == 1
+    assert 0 <= (value(metrics, "survey_age_seconds", broker="primary") or 0) < 5
+
+
+def test_each_broker_has_surveys_of_its_own() -> None:
+    metrics = ScalerMetrics(make_two_brokers())
+    metrics.surveyed("primary", [GivenBack("h1:browser:1:a", 2, 1, "no lease")])
+    metrics.survey_failed("fallback")
+    given = {"broker": "primary", "result": "returned"}
+    assert value(metrics, "given_back_total", **given) == 2
+    assert value(metrics, "given_back_total", **given | {"broker": "fallback"}) == 0
+    assert value(metrics, "surveys_total", broker="fallback", result="failed") == 1
+    assert value(metrics, "surveys_total", broker="primary", result="failed") is None
+    assert isnan(value(metrics, "survey_age_seconds", broker="fallback") or 0)
+    assert value(ScalerMetrics(make_settings()), "survey_age_seconds", broker="fallback") is None
+
+
+@pytest.mark.parametrize(("down_for_s", "up"), [(None, 1), (0.0, 0), (42.0, 0)])
+def test_a_broker_is_up_until_surveys_of_it_fail(down_for_s: float | None, up: int) -> None:
+    metrics = ScalerMetrics(make_two_brokers())
+    made = outcome()
+    brokers = {"primary": BrokerCondition(down_for_s, "gone"), "fallback": BrokerCondition()}
+    metrics.show(replace(made, observation=replace(made.observation, brokers=brokers)), seconds=0.2)
+    assert value(metrics, "broker_up", broker="primary") == up
+    assert value(metrics, "broker_up", broker="fallback") == 1
 
 
 def test_prometheus_is_sent_to_every_instance_that_may_answer() -> None:

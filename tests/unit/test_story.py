@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from swarm.scaler.model import (
     ActionResult,
+    BrokerCondition,
     Cause,
     Decision,
     Direction,
@@ -150,3 +152,49 @@ def test_an_instance_that_does_not_report_is_named_once_with_the_reason() -> Non
     assert (True, sentence) in lines[0]
     assert lines[1] == []
     assert lines[2] == []
+
+
+def with_brokers(down_for_s: float | None, *, confirmed: bool = False) -> Outcome:
+    """The primary is down for so long, the fallback answers."""
+    made = outcome()
+    reason = "" if down_for_s is None else "Connection refused"
+    observation = replace(
+        made.observation,
+        brokers={
+            "primary": BrokerCondition(down_for_s, reason),
+            "fallback": BrokerCondition(),
+        },
+        confirmed_down=frozenset({"primary"} if confirmed else ()),
+    )
+    return replace(made, observation=observation)
+
+
+def test_that_a_broker_is_down_is_told_once_each_time() -> None:
+    away, down = with_brokers(8.0), with_brokers(30.0, confirmed=True)
+    later = with_brokers(60.0, confirmed=True)
+    lines = told([with_brokers(None), away, down, later, with_brokers(None), down])
+    sentence = "the primary broker is down: Connection refused; its pools give way"
+    assert [(True, sentence) in each for each in lines] == [False, False, True, False, False, True]
+
+
+def test_a_pool_that_gives_way_is_told_once_however_long_it_lasts() -> None:
+    held = [
+        outcome(Decision("browser", Direction.HOLD, 1, 1, 1, Cause.BROKER_DOWN, f"down for {s} s"))
+        for s in (30, 32, 34)
+    ]
+    assert told(held) == [[(True, "browser: stay at 1 (down for 30 s)")], [], []]
+    assert status_line(held[2], {"browser": 6}).endswith("; down for 34 s")
+
+
+def test_the_snapshot_has_the_brokers() -> None:
+    document = json.loads(json.dumps(snapshot(with_brokers(42.0, confirmed=True), written_at=1.5)))
+    assert document["version"] == 1
+    assert document["brokers"] == {
+        "primary": {
+            "answers": False,
+            "gives_way": True,
+            "down_for_s": 42.0,
+            "reason": "Connection refused",
+        },
+        "fallback": {"answers": True, "gives_way": False, "down_for_s": None, "reason": ""},
+    }

@@ -202,3 +202,10 @@ def test_a_paused_instance_says_why_and_nothing_of_its_queue() -> None:
     assert found.trouble == "paused: memory 92 % of 1.5 GiB"
     assert not found.waits
     assert found.idle_for_s == 0
+
+
+def test_whether_an_instance_reaches_its_broker_is_its_own_word() -> None:
+    assert instance(word()).connected is True
+    assert instance(word(broker="away")).connected is False
+    assert instance(None).connected is None
+    assert instance(word(broker="away", written_at=84.9)).connected is None

@@ -35,9 +35,11 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPC
 class Bells:
     """One listener for each deserted queue; an async context manager that ends them."""
 
-    def __init__(self, broker: Broker, on_ring: Callable[[], None]) -> None:
+    def __init__(self, broker: Broker, on_ring: Callable[[], None], *, alone: bool = True) -> None:
+        """Unless the broker is alone, it is named in the journal."""
         self._broker = broker
         self._on_ring = on_ring
+        self._of_broker = "" if alone else f" of the {broker.name}"
         self._listeners: dict[str, _Listener] = {}
 
     @property
@@ -51,7 +53,9 @@ class Bells:
             self._listeners.pop(queue).task.cancel()
         for queue in queues:
             if queue not in self._listeners:
-                self._listeners[queue] = _Listener(self._broker, queue, self._on_ring)
+                self._listeners[queue] = _Listener(
+                    self._broker, queue, f"{queue}{self._of_broker}", self._on_ring
+                )
 
     def is_down(self, queue: str) -> None:
         """The bell was seen down: its next ring is worth hearing."""
@@ -65,14 +69,17 @@ class Bells:
 
 
 class _Listener:
-    def __init__(self, broker: Broker, queue: str, on_ring: Callable[[], None]) -> None:
+    def __init__(
+        self, broker: Broker, queue: str, called: str, on_ring: Callable[[], None]
+    ) -> None:
         self._broker = broker
         self._queue = queue
+        self._called = called
         self._on_ring = on_ring
         self._trouble: str | None = None
         self.silent = False
         self.down = asyncio.Event()
-        self.task = asyncio.create_task(self._run(), name=f"bell of {queue}")
+        self.task = asyncio.create_task(self._run(), name=f"bell of {called}")
 
     async def _run(self) -> None:
         while True:
@@ -121,7 +128,7 @@ class _Listener:
             if not waiting.done():
                 self.silent = True
             if self.silent and self._trouble is not None:
-                log.info("tasks for queue %s are announced again", self._queue)
+                log.info("tasks for queue %s are announced again", self._called)
                 self._trouble = None
             return await waiting is not None
         finally:
@@ -131,7 +138,7 @@ class _Listener:
         if self._trouble is None:
             log.warning(
                 "tasks for queue %s are not announced, it is looked at instead: %s",
-                self._queue,
+                self._called,
                 trouble,
             )
         self._trouble = trouble

@@ -14,11 +14,11 @@ from typing import Protocol, Self
 
 from redis.exceptions import RedisError
 
-from swarm.brokers import Broker, connect
+from swarm.brokers import Broker, classify, connect
 from swarm.delivery.reaper import Findings, GivenBack, Reaper
 from swarm.delivery.survey import Attention, Rhythm, Survey
 from swarm.scaler.adapters.bells import Bells
-from swarm.scaler.model import Unknown
+from swarm.scaler.model import BrokerCondition, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ _TIMEOUT_S = 8.0
 class SurveyMetrics(Protocol):
     """Counts surveys."""
 
-    def surveyed(self, given: Sequence[GivenBack]) -> None: ...
-    def survey_failed(self) -> None: ...
+    def surveyed(self, broker: str, given: Sequence[GivenBack]) -> None: ...
+    def survey_failed(self, broker: str) -> None: ...
 
 
 class RedisView:
@@ -43,21 +43,29 @@ class RedisView:
         rhythm: Rhythm,
         metrics: SurveyMetrics,
         *,
+        alone: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Unless the broker is alone, it is named in the journal."""
+        self._broker = broker.name
+        self._called = "the broker" if alone else f"the {broker.name} broker"
+        self._named: dict[str, str] = {} if alone else {"broker": broker.name}
         self._reaper = Reaper(lambda: connect(broker), queues, clock=clock)
         self._rhythm = rhythm
         self._metrics = metrics
         self._clock = clock
-        self._bells = Bells(broker, self._heard)
+        self._bells = Bells(broker, self._heard, alone=alone)
         self._attention = Attention()
         self._changed = asyncio.Event()
-        self._survey: Survey | Unknown = Unknown("the broker has not been looked at yet")
+        self._survey: Survey | Unknown = Unknown(f"{self._called} has not been looked at yet")
         # When the last look that has ended began, and when a bell was last heard.
         self._began_at = self._heard_at = float("-inf")
         self._looking: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._troubled = False
+        # When the first of the looks ended that failed without a break, and why the last one did.
+        self._down_since: float | None = None
+        self._reason = ""
         self._refused: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -78,6 +86,11 @@ class RedisView:
             # A look is bounded by the broker's time limits, and may be giving something back.
             await asyncio.wait([self._looking], timeout=_TIMEOUT_S)
         self._reaper.close()
+
+    def condition(self) -> BrokerCondition:
+        if self._down_since is None:
+            return BrokerCondition()
+        return BrokerCondition(self._clock() - self._down_since, self._reason)
 
     def attend(self, attention: Attention) -> None:
         if attention != self._attention:
@@ -123,8 +136,7 @@ class RedisView:
     async def _keep_looking(self) -> None:
         while True:
             self._changed.clear()
-            pause_s = self._reaper.pause_s(self._attention, self._rhythm)
-            left_s = self._began_at + pause_s - self._clock()
+            left_s = self._began_at + self._pause_s() - self._clock()
             if left_s <= 0 or self._began_at < self._heard_at:
                 await self._look()
                 continue
@@ -133,6 +145,13 @@ class RedisView:
                     await self._changed.wait()
             except TimeoutError:
                 continue
+
+    def _pause_s(self) -> float:
+        pause_s = self._reaper.pause_s(self._attention, self._rhythm)
+        down_for_s = self.condition().down_for_s
+        if down_for_s is not None and down_for_s >= self._rhythm.given_up_after_s:
+            return max(pause_s, self._rhythm.given_up_s)
+        return pause_s
 
     async def _look(self) -> None:
         """Look, or wait for the look that is under way; whoever waits may be cancelled."""
@@ -145,34 +164,44 @@ class RedisView:
         try:
             findings = await asyncio.to_thread(self._reaper.look)
         except (RedisError, OSError) as exc:
-            self._fail(str(exc) or type(exc).__name__)
+            # One that refuses us is there: something is wrong with our user, and neither producers
+            # nor workers need to have lost it.
+            is_away = classify(exc).state not in {"ok", "refused"}
+            self._fail(str(exc) or type(exc).__name__, is_away=is_away)
         except Exception as exc:
             # The turns go on whatever a survey meets.
             if not self._troubled:
-                log.exception("a survey of the broker failed")
-            self._fail(repr(exc))
+                log.exception("a survey of %s failed", self._called)
+            self._fail(repr(exc), is_away=False)
         else:
             self._survey = findings.survey
             self._tell(findings)
         self._began_at = began_at
         self._changed.set()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, is_away: bool) -> None:
         if not self._troubled:
             log.warning(
-                "the broker does not answer the scaler; what vanished workers hold is given back "
+                "%s does not answer the scaler; what vanished workers hold is given back "
                 "a lease after it is there again: %s",
+                self._called,
                 reason,
             )
         self._troubled = True
-        self._survey = Unknown(f"the broker does not answer: {reason}")
-        self._metrics.survey_failed()
+        self._survey = Unknown(f"{self._called} does not answer: {reason}")
+        if not is_away:
+            self._down_since = None
+        elif self._down_since is None:
+            self._down_since = self._clock()
+        self._reason = reason
+        self._metrics.survey_failed(self._broker)
 
     def _tell(self, findings: Findings) -> None:
         if self._troubled:
-            log.info("the broker answers again")
+            log.info("%s answers again", self._called)
         self._troubled = False
-        self._metrics.surveyed(findings.given)
+        self._down_since = None
+        self._metrics.surveyed(self._broker, findings.given)
         for each in findings.given:
             log.warning(
                 "what a vanished worker held is given back",
@@ -182,12 +211,18 @@ class RedisView:
                         "returned": each.returned,
                         "dead_letters": each.dead,
                         "why": each.why,
+                        **self._named,
                     }
                 },
             )
         for holder, reason in findings.refused.items():
             if holder not in self._refused:
-                log.warning("what %s held is not given back: %s", holder, reason)
+                log.warning(
+                    "what %s held is not given back: %s",
+                    holder,
+                    reason,
+                    extra={"fields": self._named},
+                )
         self._refused = set(findings.refused)
         for queue, sight in findings.survey.queues.items():
             if not sight.rung:

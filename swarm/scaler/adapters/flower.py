@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from swarm.brokers import BrokerName
 from swarm.scaler.model import Unknown
 from swarm.settings import FlowerSettings
 
@@ -19,9 +20,21 @@ _LONGEST_QUEUE = 2**32 - 1
 class FlowerQueues:
     """A `QueueSource`. An async context manager: it keeps one HTTP connection open."""
 
-    def __init__(self, settings: FlowerSettings, credentials: str | None) -> None:
-        """`credentials` is `user:password`, or None for a Flower without any."""
-        self._url = settings.url.rstrip("/") + "/api/queues/length"
+    def __init__(
+        self,
+        settings: FlowerSettings,
+        credentials: str | None,
+        *,
+        broker: BrokerName = "primary",
+        alone: bool = True,
+    ) -> None:
+        """`credentials` is `user:password`, or None for a Flower without any.
+
+        Unless it is alone, what is said of it names its broker.
+        """
+        url = settings.fallback_url if broker == "fallback" else settings.url
+        self._url = url.rstrip("/") + "/api/queues/length"
+        self._name = "Flower" if alone else f"the {broker}'s Flower"
         headers = {}
         if credentials:
             # aiohttp's BasicAuth is deprecated, its successor too new, and both refuse what is not
@@ -48,7 +61,7 @@ class FlowerQueues:
         answer = await self._fetch()
         if isinstance(answer, Unknown):
             return dict.fromkeys(queues, answer)
-        return {queue: _length(answer, queue) for queue in queues}
+        return {queue: self._length(answer, queue) for queue in queues}
 
     async def _fetch(self) -> Any:
         if self._session is None:
@@ -56,29 +69,30 @@ class FlowerQueues:
         try:
             async with self._session.get(self._url) as response:
                 if response.status == 401:
-                    return Unknown("Flower refused the password: check the credential flower-auth")
+                    return Unknown(
+                        f"{self._name} refused the password: check the credential flower-auth"
+                    )
                 if response.status != 200:
-                    return Unknown(f"Flower answered {response.status}")
+                    return Unknown(f"{self._name} answered {response.status}")
                 return await response.json()
         except TimeoutError:
-            return Unknown(f"Flower did not answer in {self._timeout.total:g} s")
+            return Unknown(f"{self._name} did not answer in {self._timeout.total:g} s")
         except (aiohttp.ContentTypeError, ValueError, RecursionError):
-            return Unknown("Flower's answer is not JSON")
+            return Unknown(f"{self._name}'s answer is not JSON")
         except aiohttp.ClientConnectorError as exc:
-            return Unknown(f"Flower is away: {exc.os_error.strerror or exc}")
+            return Unknown(f"{self._name} is away: {exc.os_error.strerror or exc}")
         except aiohttp.ClientError as exc:
-            return Unknown(f"Flower is away: {exc}")
+            return Unknown(f"{self._name} is away: {exc}")
 
-
-def _length(answer: Any, queue: str) -> int | Unknown:
-    """A queue absent from the answer is unknown, not empty: Flower lists what workers declare."""
-    rows = answer.get("active_queues") if isinstance(answer, dict) else None
-    if not isinstance(rows, list):
-        return Unknown("Flower's answer has no active_queues")
-    for row in rows:
-        if isinstance(row, dict) and row.get("name") == queue:
-            messages = row.get("messages")
-            if type(messages) is int and 0 <= messages <= _LONGEST_QUEUE:
-                return messages
-            return Unknown(f"Flower gives {messages!r} as the length of queue {queue}")
-    return Unknown(f"Flower does not list queue {queue}")
+    def _length(self, answer: Any, queue: str) -> int | Unknown:
+        """A queue that is absent is unknown, not empty: Flower lists what workers declare."""
+        rows = answer.get("active_queues") if isinstance(answer, dict) else None
+        if not isinstance(rows, list):
+            return Unknown(f"{self._name}'s answer has no active_queues")
+        for row in rows:
+            if isinstance(row, dict) and row.get("name") == queue:
+                messages = row.get("messages")
+                if type(messages) is int and 0 <= messages <= _LONGEST_QUEUE:
+                    return messages
+                return Unknown(f"{self._name} gives {messages!r} as the length of queue {queue}")
+        return Unknown(f"{self._name} does not list queue {queue}")

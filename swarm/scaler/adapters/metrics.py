@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from math import nan
 from typing import Any
 
@@ -30,6 +31,7 @@ class ScalerMetrics:
         self._wanted = self._gauge("instances_wanted", "Instances before any limit.", "pool")
         self._instances = self._gauge("instances", "Instances by state.", "pool", "host", "state")
         self._host_up = self._gauge("host_up", "1 when the host answered this turn.", "host")
+        self._broker_up = self._gauge("broker_up", "0 while surveys show it away.", "broker")
         self._decisions = Counter(
             "swarm_scaler_decisions",
             "Decisions by direction and cause.",
@@ -44,24 +46,26 @@ class ScalerMetrics:
         )
         self._surveys = Counter(
             "swarm_scaler_surveys",
-            "Surveys of the broker, by result.",
-            ["result"],
+            "Surveys of a broker, by result.",
+            ["broker", "result"],
             registry=self.registry,
         )
         self._given_back = Counter(
             "swarm_scaler_given_back",
             "Messages taken from vanished workers: returned to their queue, or dead letters.",
-            ["result"],
+            ["broker", "result"],
             registry=self.registry,
         )
-        for result in ("returned", "dead"):
-            self._given_back.labels(result)
-        self._surveyed_at: float | None = None
-        Gauge(
-            "swarm_scaler_survey_age_seconds",
+        self._surveyed_at: dict[str, float] = {}
+        survey_age = self._gauge(
+            "survey_age_seconds",
             "Time since the last survey that was answered; NaN before the first.",
-            registry=self.registry,
-        ).set_function(self._survey_age_s)
+            "broker",
+        )
+        for broker in settings.served_brokers:
+            for result in ("returned", "dead"):
+                self._given_back.labels(broker, result)
+            survey_age.labels(broker).set_function(partial(self._survey_age_s, broker))
         self._turn_seconds = Histogram(
             "swarm_scaler_turn_seconds", "Time a turn takes.", registry=self.registry
         )
@@ -81,6 +85,8 @@ class ScalerMetrics:
             self._desired.labels(pool).set(decision.desired)
             self._wanted.labels(pool).set(decision.wanted)
             self._decisions.labels(pool, decision.direction, decision.cause).inc()
+        for broker, condition in outcome.observation.brokers.items():
+            self._broker_up.labels(broker).set(condition.down_for_s is None)
         for host, report in outcome.observation.hosts.items():
             self._host_up.labels(host).set(isinstance(report, HostReport))
             if isinstance(report, HostReport):
@@ -92,18 +98,19 @@ class ScalerMetrics:
                 result.action.pool, result.action.host, verb, "failed" if result.error else "done"
             ).inc()
 
-    def surveyed(self, given: Sequence[GivenBack]) -> None:
-        self._surveyed_at = time.monotonic()
-        self._surveys.labels("done").inc()
+    def surveyed(self, broker: str, given: Sequence[GivenBack]) -> None:
+        self._surveyed_at[broker] = time.monotonic()
+        self._surveys.labels(broker, "done").inc()
         for each in given:
-            self._given_back.labels("returned").inc(each.returned)
-            self._given_back.labels("dead").inc(each.dead)
+            self._given_back.labels(broker, "returned").inc(each.returned)
+            self._given_back.labels(broker, "dead").inc(each.dead)
 
-    def survey_failed(self) -> None:
-        self._surveys.labels("failed").inc()
+    def survey_failed(self, broker: str) -> None:
+        self._surveys.labels(broker, "failed").inc()
 
-    def _survey_age_s(self) -> float:
-        return nan if self._surveyed_at is None else time.monotonic() - self._surveyed_at
+    def _survey_age_s(self, broker: str) -> float:
+        at = self._surveyed_at.get(broker)
+        return nan if at is None else time.monotonic() - at
 
     async def serve(self, address: str, port: int) -> None:
         """Answer scrapes.

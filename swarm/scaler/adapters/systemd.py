@@ -101,6 +101,7 @@ def _instance(
             and status.broker == "ok"
             and now - status.written_at <= _WAITS_MAX_AGE_S
         ),
+        connected=status.broker == "ok",
         queues=status.queues,
         service_time_s=status.service_time_s,
         boot_time_s=status.boot_time_s,

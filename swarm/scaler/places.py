@@ -1,0 +1,95 @@
+"""Room on the hosts, given away start by start. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from swarm.scaler.model import HostReport, InstanceState, Observation, Start
+from swarm.settings import MAX_INSTANCE_NUMBER, HostSettings, ScalerSettings
+
+#: Seconds a host gets no start of a pool of which an instance failed there; systemd has tried it
+#: several times by then. An instance that failed on its configuration waits longer: nothing
+#: changes until somebody mends it.
+FAILED_PAUSE_S = 60.0
+MISCONFIGURED_PAUSE_S = 600.0
+_HOLDS_A_PLACE = {
+    InstanceState.STARTING,
+    InstanceState.IDLE,
+    InstanceState.BUSY,
+    InstanceState.PAUSED,
+    InstanceState.STOPPING,
+    InstanceState.UNREPORTED,
+}
+
+
+class Places:
+    """Room left on the hosts that answered, taken up start by start."""
+
+    def __init__(
+        self, hosts: Mapping[str, HostSettings], scaler: ScalerSettings, observation: Observation
+    ) -> None:
+        self._hosts = hosts
+        self._reports = {
+            name: report
+            for name, report in observation.hosts.items()
+            if isinstance(report, HostReport)
+        }
+        self._free = {}
+        for name, report in self._reports.items():
+            held = sum(instance.state in _HOLDS_A_PLACE for instance in report.instances)
+            self._free[name] = hosts[name].max_instances - held
+        self._starts_left = dict.fromkeys(self._reports, scaler.host_starts_per_turn)
+        self._taken = {
+            instance.key
+            for report in self._reports.values()
+            for instance in report.instances
+            if instance.state in _HOLDS_A_PLACE
+        }
+
+    def starts(self, pool: str, count: int) -> list[Start]:
+        starts: list[Start] = []
+        while len(starts) < count:
+            candidates = [name for name in self._reports if self._takes(name, pool)]
+            if not candidates:
+                break
+            host = min(candidates, key=lambda name: (-self._free[name], name))
+            number = next(
+                n for n in range(1, MAX_INSTANCE_NUMBER + 1) if (host, pool, n) not in self._taken
+            )
+            self._taken.add((host, pool, number))
+            self._free[host] -= 1
+            self._starts_left[host] -= 1
+            starts.append(Start(host, pool, number))
+        return starts
+
+    def free(self) -> dict[str, int]:
+        """What is left on each host."""
+        return dict(self._free)
+
+    def may_take(self, host: str, pool: str) -> bool:
+        """Whether the host takes starts of the pool once there is room."""
+        return self._hosts[host].serves(pool) and not self._paused(host, pool)
+
+    def why_not(self, pool: str) -> str:
+        """Why no host takes one more."""
+        serving = [name for name in self._reports if self._hosts[name].serves(pool)]
+        if not serving:
+            return "no host that answers runs this pool"
+        paused = [name for name in serving if self._paused(name, pool)]
+        if paused:
+            return f"instances failed on {', '.join(sorted(paused))}"
+        if any(self._free[name] > 0 for name in serving):
+            return "each host starts a few at a time"
+        return "every host is full"
+
+    def _takes(self, host: str, pool: str) -> bool:
+        return self.may_take(host, pool) and self._free[host] > 0 and self._starts_left[host] > 0
+
+    def _paused(self, host: str, pool: str) -> bool:
+        return any(
+            instance.pool == pool
+            and instance.state is InstanceState.FAILED
+            and instance.state_for_s
+            < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
+            for instance in self._reports[host].instances
+        )

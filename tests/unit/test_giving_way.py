@@ -1,0 +1,292 @@
+"""Pools of a broker that is down give their places to those of one that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.scaler.model import (
+    BrokerCondition,
+    Cause,
+    Decision,
+    Direction,
+    HostReport,
+    Instance,
+    InstanceState,
+    Observation,
+    Start,
+    Stop,
+    Unknown,
+)
+from swarm.scaler.placement import Plan, Proofs, gather_proofs, plan
+from tests.builders import (
+    make_instance,
+    make_lost,
+    make_observation,
+    make_two_brokers,
+)
+
+DOWN = {"primary": BrokerCondition(42.0, "Connection refused"), "fallback": BrokerCondition()}
+FAILING = {"primary": BrokerCondition(8.0, "Connection refused"), "fallback": BrokerCondition()}
+
+
+def wants(pool: str = "browser-fallback", desired: int = 1, running: int = 0) -> Decision:
+    direction = Direction.HOLD if desired == running else Direction.UP
+    return Decision(pool, direction, running, desired, desired, Cause.BACKLOG, "why")
+
+
+def seen(
+    instances: Iterable[Instance],
+    *,
+    brokers: Mapping[str, BrokerCondition] | None = None,
+    down: Iterable[str] = ("primary",),
+    hosts: Mapping[str, HostReport | Unknown] | None = None,
+) -> Observation:
+    """The primary is confirmed down unless told otherwise."""
+    observation = make_observation(0, instances, hosts=hosts)
+    return replace(observation, brokers=brokers or DOWN, confirmed_down=frozenset(down))
+
+
+def made(
+    observation: Observation, *decisions: Decision, proofs: Proofs | None = None, **sections: Any
+) -> Plan:
+    if proofs is None:
+        proofs = gather_proofs(replace(observation, now=observation.now - 2), {})
+    by_pool = {each.pool: each for each in decisions or [wants()]}
+    return plan(by_pool, make_two_brokers(**sections), observation, proofs)
+
+
+def stopped(result: Plan) -> list[int]:
+    assert all(action.pool == "browser" for action in result.actions if isinstance(action, Stop))
+    return [action.number for action in result.actions if isinstance(action, Stop)]
+
+
+FULL = [make_lost(number) for number in (1, 2, 3, 4)]
+
+
+def test_an_idle_instance_that_lost_its_broker_makes_room() -> None:
+    result = made(seen(FULL))
+    assert result.actions == (Stop("h1", "browser", 4),)
+    assert result.notes == (
+        "browser-fallback: 1 of 1 starts wait, every host is full",
+        "browser gives way to browser-fallback: its broker is down",
+    )
+
+
+@pytest.mark.parametrize("desired", [1, 2, 3, 4, 6])
+def test_no_more_give_way_than_are_needed(desired: int) -> None:
+    assert len(stopped(made(seen(FULL), wants(desired=desired)))) == min(desired, 4)
+
+
+def test_nothing_gives_way_while_there_is_room() -> None:
+    result = made(seen(FULL[:2]), wants(desired=2))
+    assert [type(action) for action in result.actions] == [Start, Start]
+    # The host starts two in a turn; the third has its place.
+    result = made(seen(FULL[:1]), wants(desired=3))
+    assert [type(action) for action in result.actions] == [Start, Start]
+
+
+def test_who_is_about_to_go_makes_room_too() -> None:
+    leaving = make_instance(4, "stopping", connected=False)
+    assert stopped(made(seen([*FULL[:3], leaving]))) == []
+    assert stopped(made(seen([*FULL[:3], leaving]), wants(desired=2))) == [3]
+    # It may take until its task ends.
+    assert stopped(made(seen([*FULL[:3], replace(leaving, active=1)]))) == [3]
+    assert stopped(made(seen([*FULL[:3], replace(leaving, reserved=1)]))) == [3]
+
+
+def test_a_stop_that_is_planned_anyway_makes_room_too() -> None:
+    idle = make_instance(1, pool="spare", connected=True)
+    sections = make_two_brokers().model_dump()
+    spare = {**sections["pools"]["browser-fallback"], "queues": ["spare"]}
+    sections["pools"]["spare"] = {**spare, "metrics_port_base": 9500}
+    down = Decision("spare", Direction.DOWN, 1, 0, 0, Cause.SURPLUS, "why")
+    result = made(seen([*FULL[:3], idle]), wants(), down, **sections)
+    assert result.actions == (Stop("h1", "spare", 1),)
+
+
+def test_without_want_nothing_gives_way() -> None:
+    assert made(seen(FULL), wants(desired=0)) == Plan()
+    held = replace(wants(), direction=Direction.HOLD)
+    assert made(seen(FULL), held) == Plan()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"connected": True},
+        {"connected": None},
+        {"active": 1},
+        {"reserved": 1},
+        {"state": InstanceState.BUSY},
+        {"state": InstanceState.PAUSED},
+        {"state": InstanceState.STARTING},
+        {"state": InstanceState.UNREPORTED},
+        {"pool": "browser-fallback"},
+        {"pool": "forgotten"},
+    ],
+    ids=str,
+)
+def test_who_works_or_still_has_a_broker_gives_no_way(change: dict[str, Any]) -> None:
+    assert stopped(made(seen(replace(each, **change) for each in FULL))) == []
+
+
+@pytest.mark.parametrize(
+    ("brokers", "down"),
+    [(FAILING, ()), ({name: BrokerCondition() for name in DOWN}, ()), (DOWN, ())],
+    ids=["not for long enough", "there", "not confirmed"],
+)
+def test_nothing_gives_way_unless_the_broker_is_confirmed_down(
+    brokers: Mapping[str, BrokerCondition], down: tuple[str, ...]
+) -> None:
+    assert stopped(made(seen(FULL, brokers=brokers, down=down))) == []
+
+
+def test_nothing_gives_way_to_a_pool_whose_own_broker_fails() -> None:
+    failing = {**DOWN, "fallback": BrokerCondition(4.0, "Connection refused")}
+    assert stopped(made(seen(FULL, brokers=failing))) == []
+    assert stopped(made(seen(FULL, brokers=failing, down=["primary", "fallback"]))) == []
+
+
+def test_it_need_not_have_been_idle_for_long_but_proof_it_takes() -> None:
+    short = [replace(each, idle_for_s=2.1) for each in FULL]
+    assert len(stopped(made(seen(short)))) == 1
+    assert stopped(made(seen(short), proofs={})) == []
+    fresh = gather_proofs(replace(seen(short), now=998.1), {})
+    assert stopped(made(seen(short), proofs=fresh)) == []
+    for before in (
+        [replace(each, pid=7) for each in short],
+        [replace(each, tasks_ended=1) for each in short],
+    ):
+        proofs = gather_proofs(replace(seen(before), now=990.0), {})
+        assert stopped(made(seen(short), proofs=proofs)) == []
+
+
+def test_only_hosts_that_can_use_the_place_give_one() -> None:
+    hosts = {
+        "h1": {"address": "local", "max_instances": 4, "pools": ["browser"]},
+        "h2": {"address": "10.0.0.2", "max_instances": 1},
+    }
+    far = make_lost(1, host="h2")
+    observation = seen(FULL, hosts={"h2": HostReport((far,))})
+    result = made(observation, wants(desired=3), hosts=hosts)
+    assert result.actions == (Stop("h2", "browser", 1),)
+    failed = make_instance(1, "failed", pool="browser-fallback", state_for_s=5.0)
+    assert stopped(made(seen([*FULL, failed]))) == []
+
+
+def test_a_host_that_is_away_keeps_the_others_from_nothing() -> None:
+    hosts = {name: {"address": name, "max_instances": 4} for name in ("h1", "h2")}
+    observation = seen(FULL, hosts={"h2": Unknown("away")})
+    assert stopped(made(observation, hosts=hosts)) == [4]
+
+
+def test_what_the_fallback_holds_is_started_first() -> None:
+    answers = {name: BrokerCondition() for name in DOWN}
+    observation = seen([make_instance(1, "busy")], brokers=answers, down=())
+    sections: dict[str, Any] = {"scaler": {"host_starts_per_turn": 9}}
+    result = made(observation, wants("browser", 4, 1), wants(desired=2), **sections)
+    assert [action.pool for action in result.actions] == ["browser-fallback"] * 2 + ["browser"]
+    assert result.notes == ("browser: 2 of 3 starts wait, every host is full",)
+
+
+def test_the_fallback_gives_way_to_the_primary_as_well() -> None:
+    brokers = {"primary": BrokerCondition(), "fallback": DOWN["primary"]}
+    lost = [replace(each, pool="browser-fallback") for each in FULL]
+    result = made(seen(lost, brokers=brokers, down=["fallback"]), wants("browser", 2))
+    assert result.actions == (
+        Stop("h1", "browser-fallback", 4),
+        Stop("h1", "browser-fallback", 3),
+    )
+
+
+instances = st.builds(
+    make_instance,
+    st.integers(1, 99),
+    st.sampled_from([state.value for state in InstanceState]),
+    pool=st.sampled_from(["browser", "browser-fallback", "forgotten"]),
+    host=st.sampled_from(["h1", "h2"]),
+    idle_for_s=st.floats(0, 300),
+    active=st.integers(0, 1),
+    reserved=st.integers(0, 1),
+    connected=st.sampled_from([True, False, None]),
+    pid=st.integers(1, 2),
+    tasks_ended=st.integers(0, 1),
+)
+conditions = st.builds(BrokerCondition, st.sampled_from([None, 8.0, 42.0]), st.just("gone"))
+
+
+@given(
+    before=st.lists(instances, max_size=12, unique_by=lambda i: i.key),
+    after=st.lists(instances, max_size=12, unique_by=lambda i: i.key),
+    changed=st.booleans(),
+    brokers=st.fixed_dictionaries({"primary": conditions, "fallback": conditions}),
+    desired=st.tuples(st.integers(0, 8), st.integers(0, 8)),
+    places=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+)
+def test_whoever_gives_way_may_and_must(
+    *,
+    before: list[Instance],
+    after: list[Instance],
+    changed: bool,
+    brokers: dict[str, BrokerCondition],
+    desired: tuple[int, int],
+    places: tuple[int, int],
+) -> None:
+    names = ("h1", "h2")
+    settings = make_two_brokers(
+        hosts={
+            name: {"address": name, "max_instances": count}
+            for name, count in zip(names, places, strict=True)
+        }
+    )
+    down = frozenset(n for n, c in brokers.items() if c.down_for_s and c.down_for_s >= 30)
+
+    def picture(fleet: list[Instance], now: float) -> Observation:
+        reports = {name: HostReport(tuple(i for i in fleet if i.host == name)) for name in names}
+        return Observation(now, {}, reports, brokers=brokers, confirmed_down=down)
+
+    first = picture(before, 1000.0)
+    now = picture(after if changed else before, 1002.0)
+    proofs = gather_proofs(now, gather_proofs(first, {}))
+    # As the policy has it: what gives way asks for nothing.
+    decisions = {
+        name: wants(name, 0 if settings.pools[name].broker in down else count)
+        for name, count in zip(settings.pools, desired, strict=True)
+    }
+    result = plan(decisions, settings, now, proofs)
+
+    earlier = {instance.key: instance for instance in before}
+    current = {instance.key: instance for instance in (after if changed else before)}
+    stops = [action for action in result.actions if isinstance(action, Stop)]
+    starts = [action for action in result.actions if isinstance(action, Start)]
+    for stop in stops:
+        victim = current[stop.host, stop.pool, stop.number]
+        assert victim.state is InstanceState.IDLE
+        assert victim.connected is False
+        assert victim.active == victim.reserved == 0
+        first_sight = earlier[victim.key]
+        assert first_sight.state is InstanceState.IDLE
+        assert (first_sight.pid, first_sight.tasks_ended) == (victim.pid, victim.tasks_ended)
+        assert settings.pools[stop.pool].broker in down
+    assert len(set(stops)) == len(stops)
+    wanted = {
+        name: decision.desired
+        for name, decision in decisions.items()
+        if brokers[settings.pools[name].broker].down_for_s is None
+    }
+    started = sum(start.pool in wanted for start in starts)
+    # What is free, or is so soon, on hosts where every pool may start.
+    room = 0
+    for name, count in zip(names, places, strict=True):
+        there = [i for i in current.values() if i.host == name]
+        if any(i.state is InstanceState.FAILED for i in there):
+            continue
+        staying = [i for i in there if i.state != "stopping" or i.active or i.reserved]
+        room += max(0, count - len(staying) - sum(start.host == name for start in starts))
+    assert len(stops) <= max(0, sum(wanted.values()) - started - room)
