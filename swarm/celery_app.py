@@ -5,11 +5,12 @@ Nothing is read at import: the configuration is made when Celery first asks for 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from kombu import Queue
 
-from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker, BrokerName
+from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker, BrokerName, counting
 from swarm.delivery import transport, workflows
 from swarm.delivery.app import Brokerage, DeliveryCelery
 from swarm.environment import read_brokers, read_served_broker, read_settings
@@ -107,7 +108,15 @@ def _routes(settings: Settings, broker: BrokerName) -> dict[str, dict[str, str]]
 
 def _read_configuration() -> dict[str, Any]:
     settings = read_settings()
-    return celery_configuration(settings, read_served_broker(settings) or read_brokers().primary)
+    served = read_served_broker(settings)
+    if (
+        served is not None
+        and settings.broker(served.name).budget
+        and "SWARM_POOL" not in os.environ
+    ):
+        # Of Flower, as workers have other ways to tell.
+        counting.expose(served)
+    return celery_configuration(settings, served or read_brokers().primary)
 
 
 def _read_brokerage() -> Brokerage | None:

@@ -128,6 +128,8 @@ class ScalerSettings(_Section):
     """Private key, when systemd passes none as the credential `ssh-key`."""
     state_directory: Path = Field(default=Path("/run/swarm-scaler"), strict=False)
     """Holds status.json, which `swarm status` reads."""
+    data_directory: Path = Field(default=Path("/var/lib/swarm-scaler"), strict=False)
+    """Holds what was asked of metered brokers, over restarts."""
 
 
 class FlowerSettings(_Section):

@@ -54,6 +54,7 @@ class FakeView:
     attention: Attention = field(default_factory=Attention)
     ages: list[float] = field(default_factory=list)
     """How old each answer might have been."""
+    stretch: float = 1.0
 
     def condition(self) -> BrokerCondition:
         if self.down_for_s is None:

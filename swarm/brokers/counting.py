@@ -108,6 +108,26 @@ def told(client: redis.Redis) -> Iterator[int]:
         raise
 
 
+def expose(broker: Broker) -> None:
+    """Show this process's requests among its Prometheus metrics, for the scaler to read."""
+    from prometheus_client import REGISTRY  # noqa: PLC0415 - for Flower only
+    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+    from prometheus_client.registry import Collector  # noqa: PLC0415
+
+    count_requests()
+    place = place_of(broker)
+
+    class Requests(Collector):
+        def collect(self) -> Iterator[CounterMetricFamily]:
+            family = CounterMetricFamily(
+                "swarm_broker_requests", "Requests to a metered broker.", labels=["process"]
+            )
+            family.add_metric([str(os.getpid())], requests.total(place))
+            yield family
+
+    REGISTRY.register(Requests())
+
+
 def _wrap(connection_class: Any, name: str, count: Any) -> None:
     method = getattr(connection_class, name)
 

@@ -14,7 +14,7 @@ workers one full lease to renew theirs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -66,6 +66,14 @@ class Survey:
     """Epoch seconds by the broker's clock."""
     queues: Mapping[str, QueueSight]
     holders: tuple[Held, ...]
+    producers_requests: int = 0
+    """What producers of a metered broker have said they asked of it, ever."""
+
+    @property
+    def tasks(self) -> int:
+        """Those that wait or are held; without the scheduled ones."""
+        waiting = sum(sight.length for sight in self.queues.values())
+        return waiting + sum(len(held.tags) for held in self.holders)
 
     @property
     def unleased(self) -> frozenset[tuple[str, str]]:
@@ -86,7 +94,7 @@ def parse_survey(
     Raises:
         ValueError, TypeError, AttributeError: it is something else.
     """
-    now_ms, *rest = reply
+    now_ms, producers_requests, *rest = reply
     split = 3 * len(queues)
     rows, holders = _threes(rest[:split]), _threes(rest[split:])
     return Survey(
@@ -103,6 +111,7 @@ def parse_survey(
             Held(_text(holder), None if left < 0 else left / 1000, tuple(map(_text, tags)))
             for holder, left, tags in holders
         ),
+        int(producers_requests),
     )
 
 
@@ -202,6 +211,11 @@ class Rhythm:
     given_up_after_s: float = 300.0
     """A broker that has been away for so long is looked at more rarely: each attempt may count
     where requests are paid for."""
+
+    def stretched(self, factor: float) -> Rhythm:
+        """With longer pauses while nothing is wrong, up to four times the usual."""
+        factor = min(4.0, max(1.0, factor))
+        return replace(self, idle_s=self.idle_s * factor, busy_s=self.busy_s * factor)
 
 
 def pause_s(

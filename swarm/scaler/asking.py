@@ -93,21 +93,24 @@ def choose(
     *,
     quiet: Collection[str] = (),
     doubted: Collection[str] = (),
+    metered: bool = False,
 ) -> dict[str, Source]:
     """Whom to ask about each pool.
 
     `quiet` are queues whose bells would have rung if anything were waiting, `doubted` those in
-    which something was seen waiting although an instance waits on them.
+    which something was seen waiting although an instance waits on them. A metered broker is asked
+    itself: Flower asks it seven times as much.
     """
     waited_on = tended(pools, instances)
     running = _running(instances)
+    teller = Source.BROKER if metered else Source.FLOWER
 
     def source(name: str, pool: PoolSettings) -> Source:
         own = [instance for instance in instances if instance.pool == name]
         if waited_on.issuperset(pool.queues):
             sure = not set(doubted).intersection(pool.queues)
-            return Source.NOBODY if sure and not may_shrink(pool, scaler, own) else Source.FLOWER
-        if name in running:
+            return Source.NOBODY if sure and not may_shrink(pool, scaler, own) else teller
+        if name in running and not metered:
             return Source.FLOWER
         if waited_on.union(quiet).issuperset(pool.queues):
             return Source.NOBODY
@@ -117,9 +120,15 @@ def choose(
 
 
 def attention(
-    pools: Mapping[str, PoolSettings], hosts: Mapping[str, HostReport | Unknown]
+    pools: Mapping[str, PoolSettings],
+    hosts: Mapping[str, HostReport | Unknown],
+    *,
+    metered: bool = False,
 ) -> Attention:
-    """What the hosts' answers call for at the broker."""
+    """What the hosts' answers call for at the broker.
+
+    The bells of a metered one are listened to while all of a pool is busy, too.
+    """
     instances = reported(hosts)
     waited_on, running = tended(pools, instances), _running(instances)
     untended = {name: frozenset(pool.queues) - waited_on for name, pool in pools.items()}
@@ -132,7 +141,7 @@ def attention(
         busy=any(queues and name in running for name, queues in untended.items()),
         untended=frozenset().union(*untended.values()),
         deserted=frozenset().union(
-            *(queues for name, queues in untended.items() if name not in running)
+            *(queues for name, queues in untended.items() if metered or name not in running)
         ),
     )
 
@@ -144,6 +153,11 @@ def _lost_its_broker(instance: Instance) -> bool:
 
 def _running(instances: Iterable[Instance]) -> set[str]:
     return {instance.pool for instance in instances if instance.state in _RUNS}
+
+
+#: Longest time in seconds between two looks at a metered broker while tasks wait there and all of a
+#: pool is busy; it grows to this, and with the stretch of the budget beyond.
+METERED_LOOK_S = 30.0
 
 
 def max_age_s(now: float, *, active_at: float, at_most: float) -> float:

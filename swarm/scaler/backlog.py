@@ -26,13 +26,17 @@ class Backlog:
         side: BrokerSide,
         *,
         elsewhere: Collection[str] = (),
+        metered: bool = False,
     ) -> None:
         """`pools` serve this broker, those named in `elsewhere` another."""
+        self._metered = metered
         self._pools = pools
         self._scaler = scaler
         self._queues = side.queues
         self._view = side.view
         self._elsewhere = frozenset(elsewhere)
+        # Since when the broker itself is asked about each pool without a break.
+        self._asked_since: dict[str, float] = {}
         # When each pool last had work, or was sure to have none.
         self._active_at: dict[str, float] = {}
         # Piles that turned out to be none, by queue and the time of the survey that saw them.
@@ -43,7 +47,7 @@ class Backlog:
     ) -> dict[str, int | Unknown]:
         """Tasks in each pool's queues."""
         hosts = asking.without(hosts, self._elsewhere)
-        self._view.attend(asking.attention(self._pools, hosts))
+        self._view.attend(asking.attention(self._pools, hosts, metered=self._metered))
         lengths = await self._lengths(now, hosts)
         return {name: _total(pool.queues, lengths) for name, pool in self._pools.items()}
 
@@ -54,7 +58,8 @@ class Backlog:
 
         Once it is back, its pools at zero are looked at in every turn again.
         """
-        self._view.attend(asking.attention(self._pools, asking.without(hosts, self._elsewhere)))
+        hosts = asking.without(hosts, self._elsewhere)
+        self._view.attend(asking.attention(self._pools, hosts, metered=self._metered))
         self._active_at = dict.fromkeys(self._pools, now)
         return dict.fromkeys(self._pools, Unknown(reason))
 
@@ -68,6 +73,7 @@ class Backlog:
             asking.reported(hosts),
             quiet=self._view.quiet(),
             doubted=[queue for queue, at in piled.items() if self._cleared.get(queue) != at],
+            metered=self._metered,
         )
         asked = {
             source: [
@@ -75,11 +81,16 @@ class Backlog:
             ]
             for source in Source
         }
+        self._asked_since = {
+            name: self._asked_since.get(name, now)
+            for name, source in sources.items()
+            if source is Source.BROKER
+        }
         lengths: dict[str, int | Unknown] = dict.fromkeys(asked[Source.NOBODY], 0)
         if asked[Source.FLOWER]:
             lengths |= await self._queues.waiting(asked[Source.FLOWER])
         if asked[Source.BROKER]:
-            lengths |= await self._ask_broker(now, asked[Source.BROKER], sources)
+            lengths |= await self._ask_broker(now, asked[Source.BROKER])
         for name, pool in pools.items():
             total = _total(pool.queues, lengths)
             if sources[name] is not Source.BROKER or (isinstance(total, int) and total > 0):
@@ -89,15 +100,17 @@ class Backlog:
                 self._cleared[queue] = piled[queue]
         return lengths
 
-    async def _ask_broker(
-        self, now: float, queues: Sequence[str], sources: Mapping[str, Source]
-    ) -> Mapping[str, int | Unknown]:
-        at_most = self._scaler.zero_check_s
-        ages = [
-            asking.max_age_s(now, active_at=self._active_at.setdefault(name, now), at_most=at_most)
-            for name, source in sources.items()
-            if source is Source.BROKER
-        ]
+    async def _ask_broker(self, now: float, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
+        """Every turn at first, and more and more rarely: the longer ago a pool had work, or, where
+        each look is paid for, the longer it has some.
+        """
+        if self._metered:
+            since = self._asked_since
+            at_most = asking.METERED_LOOK_S * self._view.stretch
+        else:
+            since = {name: self._active_at.setdefault(name, now) for name in self._asked_since}
+            at_most = self._scaler.zero_check_s
+        ages = [asking.max_age_s(now, active_at=at, at_most=at_most) for at in since.values()]
         # While it is down it is looked at in a rhythm of its own, and a turn need not wait.
         is_down = self._view.condition().down_for_s is not None
         return await self._view.waiting(queues, max_age_s=inf if is_down else min(ages))

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from swarm import logs
-from swarm.brokers import Broker
+from swarm.brokers import Broker, BrokerName
 from swarm.delivery.survey import Rhythm
 from swarm.environment import (
     read_credential,
@@ -27,11 +27,13 @@ from swarm.environment import (
     read_settings,
 )
 from swarm.errors import ConfigError, Problem
+from swarm.scaler.adapters.accounts import BrokerAccounts
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.commands import make_runner
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.systemd import SystemdUnits
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
 from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
@@ -79,6 +81,7 @@ class Daemon:
         self._environ = environ
         self._metrics = ScalerMetrics(settings)
         self._narrator = Narrator()
+        self._accounts: dict[BrokerName, BrokerAccounts] = {}
         self._snapshot_failed = False
         self._stop = asyncio.Event()
 
@@ -117,9 +120,21 @@ class Daemon:
             self._metrics,
             alone=alone,
         )
-        return BrokerSide(
-            await stack.enter_async_context(queues), await stack.enter_async_context(view)
-        )
+        await stack.enter_async_context(queues)
+        await stack.enter_async_context(view)
+        budget = self._settings.broker(broker.name).budget
+        if budget is not None:
+            accounts = BrokerAccounts(
+                broker,
+                budget,
+                view,
+                queues,
+                pools=frozenset(self._settings.pools_on(broker.name)),
+                directory=self._settings.scaler.data_directory,
+            )
+            stack.callback(accounts.meter.save)
+            self._accounts[broker.name] = accounts
+        return BrokerSide(queues, view, metered=budget is not None)
 
     async def _loop(self, reconciler: Reconciler) -> None:
         first = True
@@ -131,6 +146,8 @@ class Daemon:
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue
+            for accounts in self._accounts.values():
+                await accounts.account(outcome)
             self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
             first = False
             pause_s = self._settings.scaler.interval_s - (time.monotonic() - started_at)
@@ -144,7 +161,11 @@ class Daemon:
         for is_warning, sentence in self._narrator.lines(outcome):
             log.log(logging.WARNING if is_warning else logging.INFO, sentence)
         self._metrics.show(outcome, seconds=seconds)
-        self._write_snapshot(outcome)
+        meters: dict[str, Meter] = {
+            name: accounts.meter for name, accounts in self._accounts.items()
+        }
+        self._metrics.show_budgets(meters)
+        self._write_snapshot(outcome, meters)
         maxima = {name: pool.max_instances for name, pool in self._settings.pools.items()}
         line = status_line(outcome, maxima)
         if first:
@@ -153,11 +174,12 @@ class Daemon:
             self._notifier.status(line)
         self._notifier.watchdog()
 
-    def _write_snapshot(self, outcome: Outcome) -> None:
+    def _write_snapshot(self, outcome: Outcome, meters: Mapping[str, Meter]) -> None:
         target = self._settings.scaler.state_directory / "status.json"
         scratch = target.with_suffix(".tmp")
         try:
-            scratch.write_text(json.dumps(snapshot(outcome, written_at=time.time())), "utf-8")
+            document = snapshot(outcome, meters, written_at=time.time())
+            scratch.write_text(json.dumps(document), "utf-8")
             scratch.replace(target)
         except OSError as exc:
             if not self._snapshot_failed:

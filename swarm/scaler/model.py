@@ -58,6 +58,8 @@ class Instance:
     """Whether it reaches its broker, by its own word; None without one."""
     queues: tuple[str, ...] | None = None
     """Queues it consumes; None for its pool's own."""
+    requests: int | None = None
+    """What it has asked of a metered broker since it started; None where nobody counts."""
     misconfigured: bool = False
     """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
 

@@ -33,6 +33,11 @@ class BrokerView(Protocol):
         """
         ...
 
+    @property
+    def stretch(self) -> float:
+        """By how much longer than usual its budget has it asked, at least 1."""
+        ...
+
     def attend(self, attention: Attention) -> None:
         """Told in every turn what the hosts' answers call for."""
         ...
@@ -58,6 +63,8 @@ class BrokerSide:
 
     queues: QueueSource
     view: BrokerView
+    metered: bool = False
+    """Each request to it counts towards a limit."""
 
 
 class UnitManager(Protocol):

@@ -48,6 +48,7 @@ class Reconciler:
                 settings.scaler,
                 side,
                 elsewhere=settings.pools.keys() - settings.pools_on(name).keys(),
+                metered=side.metered,
             )
             for name, side in brokers.items()
         }

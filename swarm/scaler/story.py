@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import (
     ActionResult,
     Cause,
@@ -126,13 +127,16 @@ def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
     return "; ".join([*parts, *held])
 
 
-def snapshot(outcome: Outcome, *, written_at: float) -> dict[str, Any]:
+def snapshot(
+    outcome: Outcome, meters: Mapping[str, Meter] | None = None, *, written_at: float
+) -> dict[str, Any]:
     """status.json: the whole turn as plain values; `written_at` is Unix time."""
     brokers = {
         name: {
             "answers": condition.down_for_s is None,
             "gives_way": name in outcome.observation.confirmed_down,
             **asdict(condition),
+            **({"budget": _budget(meters[name])} if meters and name in meters else {}),
         }
         for name, condition in outcome.observation.brokers.items()
     }
@@ -155,4 +159,19 @@ def snapshot(outcome: Outcome, *, written_at: float) -> dict[str, Any]:
         "brokers": brokers,
         "pools": pools,
         "hosts": hosts,
+    }
+
+
+def _budget(meter: Meter) -> dict[str, Any]:
+    seen = meter.outlook
+    return {
+        "used": seen.used,
+        "limit": seen.limit,
+        "resets_at": seen.resets_at.isoformat(),
+        "per_hour": None if seen.per_hour is None else round(seen.per_hour, 1),
+        "expected": seen.expected,
+        "exhausted_at": None if seen.exhausted_at is None else seen.exhausted_at.isoformat(),
+        "takes_tasks": not meter.is_closed,
+        "requests_per_task": round(meter.requests_per_task, 1),
+        "by_component": dict(meter.used),
     }

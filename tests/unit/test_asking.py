@@ -85,6 +85,31 @@ def test_silence_is_a_signal_and_doubt_undoes_one(
 
 
 @pytest.mark.parametrize(
+    ("instances", "facts", "source"),
+    [
+        ([waiting()], {}, "nobody"),
+        ([waiting()], {"doubted": {"browser"}}, "broker"),
+        # Its bell is listened to although something runs, and silence is as good as a number.
+        ([BUSY], {"quiet": {"browser"}}, "nobody"),
+        ([BUSY], {"quiet": {"analysis"}}, "broker"),
+        ([BUSY], {}, "broker"),
+        ([waiting(idle_for_s=600), waiting(2, idle_for_s=600)], {}, "broker"),
+        ([], {}, "broker"),
+    ],
+)
+def test_flower_is_never_asked_about_a_metered_broker(
+    instances: list[Instance], facts: dict[str, Any], source: str
+) -> None:
+    assert chosen(*instances, metered=True, **facts) == source
+
+
+def test_the_bells_of_a_metered_broker_are_heard_while_all_is_busy() -> None:
+    hosts = {"h1": HostReport((BUSY, ANALYST))}
+    assert attention(POOLS, hosts, metered=True).deserted == {"browser"}
+    assert attention(POOLS, hosts).deserted == frozenset()
+
+
+@pytest.mark.parametrize(
     ("idle_for_s", "pool", "source"),
     [
         ([119.9, 119.9], {}, "nobody"),

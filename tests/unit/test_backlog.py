@@ -16,7 +16,7 @@ SETTINGS = make_two_brokers()
 class Side:
     """One broker's sources, and the backlog that asks them."""
 
-    def __init__(self, broker: str = "primary", length: int = 0) -> None:
+    def __init__(self, broker: str = "primary", length: int = 0, *, metered: bool = False) -> None:
         self.queues = FakeQueues({"browser": length})
         self.view = FakeView(self.queues)
         own = SETTINGS.pools_on("fallback" if broker == "fallback" else "primary")
@@ -25,6 +25,7 @@ class Side:
             SETTINGS.scaler,
             BrokerSide(self.queues, self.view),
             elsewhere=SETTINGS.pools.keys() - own.keys(),
+            metered=metered,
         )
 
     async def waiting(self, *instances: Instance, now: float = 1000.0) -> dict[str, int | Unknown]:
@@ -86,3 +87,20 @@ async def test_of_one_that_is_confirmed_down_nobody_is_asked_until_it_is_back() 
     assert side.view.attention.close
     assert await side.waiting(now=2002.0) == {"browser": 3}
     assert side.view.ages == [0.5]
+
+
+async def test_a_metered_broker_is_looked_at_more_and_more_rarely_while_a_pile_lasts() -> None:
+    side, busy = Side(length=5, metered=True), make_instance(1, "busy")
+    for now in (1000.0, 1002.0, 1040.0, 1200.0):
+        assert await side.waiting(busy, now=now) == {"browser": 5}
+    assert side.view.ages == [0.0, 0.5, 10.0, 30.0]
+    assert side.queues.asked == 0
+    side.view.stretch = 8.0
+    await side.waiting(busy, now=3000.0)
+    assert side.view.ages[-1] == 240.0
+    # Once it was sure that nothing waits it begins anew.
+    side.view.silent.add("browser")
+    assert await side.waiting(busy, now=3002.0) == {"browser": 0}
+    side.view.silent.clear()
+    await side.waiting(busy, now=3004.0)
+    assert side.view.ages[-1] == 0.0

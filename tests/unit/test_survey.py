@@ -168,8 +168,19 @@ def test_when_to_look_again(surveys: list[Survey], attention: dict[str, Any], pa
     assert pause_s(surveys[-1], watch(*surveys), told, RHYTHM, PATIENCE) == pytest.approx(pause)
 
 
+def test_a_budget_that_is_nearly_used_makes_pauses_longer_but_where_something_is_wrong() -> None:
+    rhythm = Rhythm(idle_s=300, busy_s=30, close_s=10)
+    assert rhythm.stretched(1.0) == rhythm.stretched(0.5) == rhythm
+    assert rhythm.stretched(2.0) == replace(rhythm, idle_s=600, busy_s=60)
+    assert rhythm.stretched(8.0) == replace(rhythm, idle_s=1200, busy_s=120)
+
+
 def test_an_answer_is_read() -> None:
-    reply = [5000, 3, -1, 1, 0, 7500, 0, b"h:browser:1:x", 30500, [b"t", b"\xff"], b"i", -2, []]
+    queues, holders = (
+        [3, -1, 1, 0, 7500, 0],
+        [b"h:browser:1:x", 30500, [b"t", b"\xff"], b"i", -2, []],
+    )
+    reply = [5000, 17, *queues, *holders]
     read = parse_survey(reply, ["browser", "analysis"], asked_at=1.0, answered_at=1.5)
     assert (read.asked_at, read.answered_at, read.broker_s) == (1.0, 1.5, 5.0)
     assert read.queues == {
@@ -181,10 +192,14 @@ def test_an_answer_is_read() -> None:
         Held("i", None, ()),
     )
     assert read.unleased == frozenset()
+    assert (read.producers_requests, read.tasks) == (17, 5)
     assert replace(read, holders=(held("t"),)).unleased == {("h1:browser:1:a", "t")}
 
 
-@pytest.mark.parametrize("reply", [[], None, [1, 2, 3], [1, 2, 3, 4, b"holder"], [1, None, 3, 4]])
+@pytest.mark.parametrize(
+    "reply",
+    [[], None, [1, 0, 2, 3], [1, 0, 2, 3, 4, b"holder"], [1, 0, None, 3, 4], [1, None, 2, 3, 4]],
+)
 def test_another_answer_is_refused(reply: Any) -> None:
     with pytest.raises((ValueError, TypeError, AttributeError)):
         parse_survey(reply, ["browser"], asked_at=0, answered_at=0)

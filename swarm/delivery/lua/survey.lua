@@ -1,7 +1,7 @@
 -- What the reaper looks at: the queues, and every holder with its lease and what it holds. On the
 -- way it rings for queues that wait, in case nobody is left who would.
 -- ARGV: queues
--- Returns {now in epoch ms, then for each queue: messages waiting, when the next one after now is
+-- Returns {now in epoch ms, requests that producers have told of, then for each queue: messages waiting, when the next one after now is
 -- due (epoch ms) or -1, whether its bell is rung, then holder, milliseconds left of its lease or
 -- -2 without one or anything to keep, {what names each message it holds}, holder, ...}
 
@@ -26,7 +26,7 @@ local function waiting(queue)
   return length
 end
 
-local reply = {now}
+local reply = {now, tonumber(redis.call('GET', 'swarm:usage') or 0)}
 for _, queue in ipairs(ARGV) do
   reply[#reply + 1] = waiting(queue)
   reply[#reply + 1] = next_due(queue, '(' .. now) or -1

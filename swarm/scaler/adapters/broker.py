@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+import redis
 from redis.exceptions import RedisError
 
 from swarm.brokers import Broker, classify, connect
+from swarm.delivery import keys
 from swarm.delivery.reaper import Findings, GivenBack, Reaper
 from swarm.delivery.survey import Attention, Rhythm, Survey
 from swarm.scaler.adapters.bells import Bells
@@ -47,7 +49,9 @@ class RedisView:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Unless the broker is alone, it is named in the journal."""
+        self._place = broker
         self._broker = broker.name
+        self.stretch = 1.0
         self._called = "the broker" if alone else f"the {broker.name} broker"
         self._named: dict[str, str] = {} if alone else {"broker": broker.name}
         self._reaper = Reaper(lambda: connect(broker), queues, clock=clock)
@@ -86,6 +90,31 @@ class RedisView:
             # A look is bounded by the broker's time limits, and may be giving something back.
             await asyncio.wait([self._looking], timeout=_TIMEOUT_S)
         self._reaper.close()
+
+    @property
+    def survey(self) -> Survey | Unknown:
+        """The last one."""
+        return self._survey
+
+    async def close_to_producers(self, reason: str, until: float) -> None:
+        """Send producers elsewhere until then, in epoch seconds.
+
+        Raises:
+            RedisError, OSError: the broker does not answer, or refuses.
+        """
+        await asyncio.to_thread(self._ask, lambda client: _close(client, reason, until))
+
+    async def open_to_producers(self) -> None:
+        """Have it take tasks again.
+
+        Raises:
+            RedisError, OSError: the broker does not answer, or refuses.
+        """
+        await asyncio.to_thread(self._ask, lambda client: client.delete(keys.CLOSED))
+
+    def _ask(self, question: Callable[[redis.Redis], object]) -> None:
+        with connect(self._place) as client:
+            question(client)
 
     def condition(self) -> BrokerCondition:
         if self._down_since is None:
@@ -147,7 +176,7 @@ class RedisView:
                 continue
 
     def _pause_s(self) -> float:
-        pause_s = self._reaper.pause_s(self._attention, self._rhythm)
+        pause_s = self._reaper.pause_s(self._attention, self._rhythm.stretched(self.stretch))
         down_for_s = self.condition().down_for_s
         if down_for_s is not None and down_for_s >= self._rhythm.given_up_after_s:
             return max(pause_s, self._rhythm.given_up_s)
@@ -227,3 +256,7 @@ class RedisView:
         for queue, sight in findings.survey.queues.items():
             if not sight.rung:
                 self._bells.is_down(queue)
+
+
+def _close(client: redis.Redis, reason: str, until: float) -> None:
+    client.set(keys.CLOSED, reason, exat=int(until))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,6 +16,11 @@ from swarm.settings import FlowerSettings
 
 #: Redis' lists hold no more; anything larger is nonsense.
 _LONGEST_QUEUE = 2**32 - 1
+
+#: As `swarm.brokers.counting.expose` has it.
+_REQUESTS = re.compile(
+    r'^swarm_broker_requests_total\{process="([0-9]+)"\} ([0-9.e+]+)$', re.MULTILINE
+)
 
 
 class FlowerQueues:
@@ -34,6 +40,7 @@ class FlowerQueues:
         """
         url = settings.fallback_url if broker == "fallback" else settings.url
         self._url = url.rstrip("/") + "/api/queues/length"
+        self._metrics_url = url.rstrip("/") + "/metrics"
         self._name = "Flower" if alone else f"the {broker}'s Flower"
         headers = {}
         if credentials:
@@ -62,6 +69,18 @@ class FlowerQueues:
         if isinstance(answer, Unknown):
             return dict.fromkeys(queues, answer)
         return {queue: self._length(answer, queue) for queue in queues}
+
+    async def requests(self) -> tuple[int, int] | None:
+        """Its process, and what that has asked of its broker; None when it does not say."""
+        if self._session is None:
+            raise RuntimeError("FlowerQueues is used outside its `async with` block")
+        try:
+            async with self._session.get(self._metrics_url) as response:
+                text = await response.text() if response.status == 200 else ""
+        except (TimeoutError, ValueError, aiohttp.ClientError):
+            return None
+        found = _REQUESTS.search(text)
+        return None if found is None else (int(found[1]), int(float(found[2])))
 
     async def _fetch(self) -> Any:
         if self._session is None:

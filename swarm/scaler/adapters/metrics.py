@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import nan
 from typing import Any
@@ -14,6 +14,7 @@ from prometheus_client.exposition import generate_latest
 
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError, Problem
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import HostReport, InstanceState, Outcome, Start
 from swarm.settings import Settings
 
@@ -66,6 +67,21 @@ class ScalerMetrics:
             for result in ("returned", "dead"):
                 self._given_back.labels(broker, result)
             survey_age.labels(broker).set_function(partial(self._survey_age_s, broker))
+        self._requests = self._gauge(
+            "broker_requests",
+            "Requests to a metered broker in this period, by component.",
+            "broker",
+            "component",
+        )
+        self._budget = self._gauge(
+            "broker_budget_requests",
+            "Of a metered broker: its limit, what is used of it, what is expected by the reset.",
+            "broker",
+            "figure",
+        )
+        self._takes_tasks = self._gauge(
+            "broker_takes_tasks", "0 while the rest of its budget is for what it has.", "broker"
+        )
         self._turn_seconds = Histogram(
             "swarm_scaler_turn_seconds", "Time a turn takes.", registry=self.registry
         )
@@ -97,6 +113,17 @@ class ScalerMetrics:
             self._actions.labels(
                 result.action.pool, result.action.host, verb, "failed" if result.error else "done"
             ).inc()
+
+    def show_budgets(self, meters: Mapping[str, Meter]) -> None:
+        for broker, meter in meters.items():
+            for component, requests in meter.used.items():
+                self._requests.labels(broker, component).set(requests)
+            seen = meter.outlook
+            expected = nan if seen.expected is None else seen.expected
+            figures = {"limit": seen.limit, "used": seen.used, "expected": expected}
+            for figure, value in figures.items():
+                self._budget.labels(broker, figure).set(value)
+            self._takes_tasks.labels(broker).set(not meter.is_closed)
 
     def surveyed(self, broker: str, given: Sequence[GivenBack]) -> None:
         self._surveyed_at[broker] = time.monotonic()

@@ -103,6 +103,7 @@ def _instance(
         ),
         connected=status.broker == "ok",
         queues=status.queues,
+        requests=status.requests,
         service_time_s=status.service_time_s,
         boot_time_s=status.boot_time_s,
         **common,

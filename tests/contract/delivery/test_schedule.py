@@ -77,7 +77,7 @@ def test_a_survey_counts_and_rings_for_what_is_due(client: redis.Redis) -> None:
     publish(client)
     let_pass(client, 60)
     client.delete(keys.bell("q"))
-    now, length, due, rung = scripts.SURVEY.run(client, "q")
+    now, _, length, due, rung = scripts.SURVEY.run(client, "q")
     assert (length, rung) == (3, 1)
     assert 50_000 < due - now <= 60_000
     # It has moved nothing.

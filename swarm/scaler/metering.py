@@ -1,0 +1,287 @@
+"""The accounts of a metered broker: what everybody asks of it, and what follows from that.
+
+Nobody is asked for this: instances say it in their status files, producers with scripts that run
+anyway, Flower among its metrics, and the scaler counts its own. All of these only grow while their
+process lives; the accounts remember what they were, so that a restart counts nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from redis.exceptions import RedisError
+
+from swarm.brokers.budget import Budget, Ledger, Outlook, outlook
+from swarm.scaler.model import Instance
+
+log = logging.getLogger(__name__)
+
+#: Whose count is whose: the first word of a reading's name.
+COMPONENTS = ("workers", "producers", "scaler", "flower")
+#: Requests of a task before any were measured: published, taken, committed, three events, its part
+#: of bells and leases.
+_REQUESTS_PER_TASK = 8.0
+#: Tasks that have to end until what one asks is believed.
+_MEASURED_TASKS = 20
+_SAVE_AFTER = timedelta(minutes=1)
+#: Until the broker is told again that could not be told: each attempt may count.
+_GATE_AGAIN = timedelta(minutes=1)
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one process says it has asked since it started."""
+
+    name: str
+    """Component, and who of it: `workers h1 browser 3`."""
+    total: int
+    process: int = 0
+    """What tells it from the one before it; 0 if there is but one for ever."""
+    is_new_at_zero: bool = True
+    """Whether all of it counts when it is seen for the first time; else it is older than we are."""
+
+    @property
+    def component(self) -> str:
+        return self.name.partition(" ")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The ledger, with the last reading of each process."""
+
+    ledger: Ledger
+    seen: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Name -> process, total."""
+
+    @classmethod
+    def begin(cls, budget: Budget, now: datetime) -> Accounts:
+        return cls(Ledger(budget.began(now)))
+
+    def after(self, readings: Iterable[Reading], budget: Budget, now: datetime) -> Accounts:
+        """With what was asked since the last readings."""
+        ledger, seen = self.ledger.at(now, budget), dict(self.seen)
+        for reading in readings:
+            known = seen.get(reading.name)
+            seen[reading.name] = (reading.process, reading.total)
+            if known is None:
+                asked = reading.total if reading.is_new_at_zero else 0
+            else:
+                process, total = known
+                # A count that fell began anew.
+                is_same = process == reading.process and reading.total >= total
+                asked = reading.total - total if is_same else reading.total
+            ledger = ledger.add(reading.component, asked, now)
+        return Accounts(ledger, seen)
+
+    def to_json(self) -> dict[str, Any]:
+        seen = {name: list(each) for name, each in self.seen.items()}
+        return {"version": _VERSION, "ledger": self.ledger.to_json(), "seen": seen}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Accounts:
+        """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` when it is none."""
+        if document["version"] != _VERSION:
+            raise ValueError(f"version {document['version']!r}, expected {_VERSION}")
+        seen = {
+            str(name): (int(process), int(total))
+            for name, (process, total) in document["seen"].items()
+        }
+        return cls(Ledger.from_json(document["ledger"]), seen)
+
+
+def readings_of(instances: Iterable[Instance]) -> list[Reading]:
+    """What the instances of a metered broker's pools say."""
+    return [
+        Reading(f"workers {each.host} {each.pool} {each.number}", each.requests, each.pid)
+        for each in instances
+        if each.requests is not None
+    ]
+
+
+class Gate(Protocol):
+    """Lets producers in, or sends them elsewhere."""
+
+    async def close_to_producers(self, reason: str, until: float) -> None: ...
+
+    async def open_to_producers(self) -> None: ...
+
+
+class Meter:
+    """Keeps the accounts of one broker in a file, and its gate."""
+
+    def __init__(
+        self,
+        broker: str,
+        budget: Budget,
+        *,
+        used_so_far: int,
+        path: Path,
+        gate: Gate,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._broker, self._budget, self._path = broker, budget, path
+        self._used_so_far, self._gate, self._clock = used_so_far, gate, clock
+        now = clock()
+        accounts = _load(path) or Accounts.begin(budget, now)
+        self._accounts = replace(accounts, ledger=accounts.ledger.resumed(now))
+        self._outlook = outlook(self._accounts.ledger.at(now, budget), budget, now)
+        self._saved_at = now
+        self._save_failed = False
+        self._told: set[str] = set()
+        self._told_for = self._outlook.resets_at
+        # None until it was put right once: an earlier run may have left it closed.
+        self._is_closed: bool | None = None
+        self._gate_again_at = now
+        self._tasks_ended: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._ended = self._asked_for_them = 0
+
+    @property
+    def outlook(self) -> Outlook:
+        return self._outlook
+
+    @property
+    def used(self) -> Mapping[str, int]:
+        """In this period, by component."""
+        return self._accounts.ledger.used
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether producers are sent elsewhere."""
+        return bool(self._is_closed)
+
+    @property
+    def requests_per_task(self) -> float:
+        """Of workers and producers together, measured once enough tasks have ended."""
+        if self._ended < _MEASURED_TASKS:
+            return _REQUESTS_PER_TASK
+        return max(3.0, self._asked_for_them / self._ended)
+
+    async def account(
+        self, readings: Iterable[Reading], instances: Iterable[Instance], tasks: int | None
+    ) -> None:
+        """Book what was asked, tell people, and keep the rest for `tasks` if it is needed.
+
+        `tasks` are those that the broker has; None if nobody knows now.
+        """
+        now = self._clock()
+        before = self._accounts.ledger.at(now, self._budget)
+        accounts = self._accounts.after(readings, self._budget, now)
+        accounts = replace(accounts, ledger=accounts.ledger.correct(self._used_so_far))
+        self._accounts = accounts
+        self._measure(before, instances)
+        self._outlook = outlook(accounts.ledger, self._budget, now)
+        self._tell()
+        if now - self._saved_at >= _SAVE_AFTER:
+            self.save()
+        await self._keep_rest(tasks)
+
+    def save(self) -> None:
+        """Write the accounts; a failure is told once, and costs what is asked until the next."""
+        self._saved_at = self._clock()
+        scratch = self._path.with_suffix(".tmp")
+        try:
+            scratch.write_text(json.dumps(self._accounts.to_json()), encoding="utf-8")
+            scratch.replace(self._path)
+        except OSError as exc:
+            if not self._save_failed:
+                log.warning("%s not written, a restart will count anew: %s", self._path, exc)
+            self._save_failed = True
+        else:
+            self._save_failed = False
+
+    def _measure(self, before: Ledger, instances: Iterable[Instance]) -> None:
+        ended = 0
+        for each in instances:
+            pid, count = self._tasks_ended.get(each.key, (each.pid, each.tasks_ended))
+            ended += max(0, each.tasks_ended - count) if pid == each.pid else each.tasks_ended
+            self._tasks_ended[each.key] = (each.pid, each.tasks_ended)
+        used = self._accounts.ledger.used
+        if ended:
+            self._ended += ended
+            self._asked_for_them += sum(
+                used.get(name, 0) - before.used.get(name, 0) for name in ("workers", "producers")
+            )
+
+    def _tell(self) -> None:
+        """One line for each warning, once in a period."""
+        seen = self._outlook
+        if seen.resets_at != self._told_for:
+            self._told.clear()
+            self._told_for = seen.resets_at
+        if seen.warning is not None:
+            self._tell_once(
+                f"{seen.warning:.0%}",
+                f"{seen.used:,} of {seen.limit:,} requests are used ({seen.share:.0%}), "
+                f"{_date(seen.resets_at)} begins the next count",
+            )
+        if seen.exhausted_at is not None:
+            self._tell_once(
+                "exhausted",
+                f"at {seen.per_hour:,.0f} requests an hour its {seen.limit:,} are used up on "
+                f"{_date(seen.exhausted_at)}, before {_date(seen.resets_at)}",
+            )
+
+    def _tell_once(self, what: str, sentence: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("the budget of the %s broker: %s", self._broker, sentence)
+
+    async def _keep_rest(self, tasks: int | None) -> None:
+        must_close = self._must_close(tasks)
+        if must_close is None or must_close == self._is_closed:
+            return
+        if self._clock() < self._gate_again_at:
+            return
+        seen = self._outlook
+        try:
+            if must_close:
+                await self._gate.close_to_producers(
+                    f"of {seen.limit:,} requests {seen.remaining:,} remain until "
+                    f"{_date(seen.resets_at)}, for the tasks that are queued",
+                    seen.resets_at.timestamp(),
+                )
+                log.warning(
+                    "the %s broker takes no more tasks: %s requests remain for the %s that it has",
+                    self._broker,
+                    f"{seen.remaining:,}",
+                    f"{tasks or 0:,}",
+                )
+            else:
+                await self._gate.open_to_producers()
+                if self._is_closed:
+                    log.info("the %s broker takes tasks again", self._broker)
+        except (RedisError, OSError):
+            # What is wrong with the broker others tell.
+            self._gate_again_at = self._clock() + _GATE_AGAIN
+            return
+        self._is_closed = must_close
+
+    def _must_close(self, tasks: int | None) -> bool | None:
+        """None while it cannot be told."""
+        if self._is_closed:
+            # It opens with the next period, or with a larger limit, and not as queues get empty.
+            return self._outlook.share >= 0.5
+        if tasks is None:
+            return None
+        return self._outlook.is_for_the_rest(tasks, self.requests_per_task)
+
+
+def _load(path: Path) -> Accounts | None:
+    try:
+        return Accounts.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        log.warning("%s cannot be read, requests are counted anew: %r", path, exc)
+        return None
+
+
+def _date(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
