@@ -101,8 +101,9 @@ class Backlog:
         return lengths
 
     async def _ask_broker(self, now: float, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
-        """Every turn at first, and more and more rarely: the longer ago a pool had work, or, where
-        each look is paid for, the longer it has some.
+        """Every turn at first, then more and more rarely.
+
+        The longer ago a pool had work; or, where each look is paid for, the longer it has some.
         """
         if self._metered:
             since = self._asked_since
