@@ -14,9 +14,11 @@ from tests.integration.delivery_stage import DeliveryStage
 from tests.integration.flower_process import Flower
 from tests.integration.hosted_stage import HostedStage
 from tests.integration.pages import Site
+from tests.integration.scaler_process import ScalerProcess, Start
 from tests.integration.stage import REPOSITORY, Stage, make_stage
-from tests.loopback import REDIS, RedisServer
+from tests.loopback import REDIS, RedisServer, free_port, wait_until
 from tests.programs import CHROMIUM, need
+from tests.stub_systemctl import StubSystemctl
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -98,3 +100,49 @@ def hosted(stage: Stage, certificates: Certificates) -> Iterator[HostedStage]:
     with HostedRedis(("127.0.0.1", stage.redis.port), tls=tls) as service:
         yield HostedStage(delivery, service, certificates)
     delivery.app.close()
+
+
+@pytest.fixture
+def systemctl(stage: Stage) -> StubSystemctl:
+    return StubSystemctl(stage.directory)
+
+
+@pytest.fixture
+def own_flower(stage: Stage) -> Iterator[Flower]:
+    """A Flower on this test's stage."""
+    flower = Flower(stage)
+    flower.start()
+    yield flower
+    flower.stop()
+
+
+@pytest.fixture
+def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
+    """Start a scaler with this Flower; without one, nothing listens there."""
+    running: list[ScalerProcess] = []
+
+    def run(
+        flower: Flower | None,
+        *,
+        auth: str = Flower.auth,
+        reads_status: bool = False,
+        **environ: str,
+    ) -> ScalerProcess:
+        state_directory = stage.directory / "state"
+        state_directory.mkdir()
+        stage.write_config(
+            scaler={
+                "interval_s": 0.5,
+                "metrics_port": free_port(),
+                "state_directory": str(state_directory),
+            },
+            flower={"url": flower.url if flower else f"http://127.0.0.1:{free_port()}"},
+        )
+        scaler = ScalerProcess(stage, systemctl, auth, reads_status=reads_status, environ=environ)
+        running.append(scaler)
+        wait_until(lambda: "READY=1" in scaler.notify.told, what="READY=1")
+        return scaler
+
+    yield run
+    for scaler in running:
+        scaler.close()

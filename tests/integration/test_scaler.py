@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,114 +14,11 @@ import pytest
 import yaml
 
 from tests.integration.flower_process import Flower
+from tests.integration.scaler_process import Start
 from tests.integration.stage import Stage
 from tests.integration.worker_process import WorkerProcess
-from tests.loopback import NotifySocket, RedisServer, free_port, wait_until
+from tests.loopback import RedisServer, free_port, wait_until
 from tests.stub_systemctl import StubSystemctl
-
-
-class ScalerProcess:
-    """A `swarm scaler run` as its unit would run it."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        systemctl: StubSystemctl,
-        auth: str,
-        *,
-        reads_status: bool,
-        environ: Mapping[str, str],
-    ) -> None:
-        credentials = stage.directory / "credentials"
-        credentials.mkdir(exist_ok=True)
-        (credentials / "flower-auth").write_text(auth, encoding="utf-8")
-        self.notify = NotifySocket(stage.directory)
-        self.log_path = stage.directory / "scaler.log"
-        self.state_path = stage.settings.scaler.state_directory / "status.json"
-        self.url = f"http://127.0.0.1:{stage.settings.scaler.metrics_port}"
-        words = ["-c", "from swarm.cli import main; main()", "scaler", "run"]
-        if reads_status:
-            # The same daemon, told where the stage's instances leave their status files.
-            words = ["-m", "bench.scaler", str(stage.settings.worker.status_directory)]
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *words],
-                env={
-                    **stage.environ,
-                    "PATH": systemctl.environ["PATH"],
-                    "CREDENTIALS_DIRECTORY": str(credentials),
-                    "NOTIFY_SOCKET": str(self.notify.path),
-                    **environ,
-                },
-                stdout=log,
-                stderr=log,
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(encoding="utf-8")
-
-    def state(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.state_path.read_bytes())
-        return document
-
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
-            return str(answer.read().decode())
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.notify.close()
-
-
-@pytest.fixture
-def systemctl(stage: Stage) -> StubSystemctl:
-    return StubSystemctl(stage.directory)
-
-
-@pytest.fixture
-def own_flower(stage: Stage) -> Iterator[Flower]:
-    """A Flower on this test's stage."""
-    flower = Flower(stage)
-    flower.start()
-    yield flower
-    flower.stop()
-
-
-Start = Callable[..., ScalerProcess]
-
-
-@pytest.fixture
-def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
-    """Start a scaler with this Flower; without one, nothing listens there."""
-    running: list[ScalerProcess] = []
-
-    def run(
-        flower: Flower | None,
-        *,
-        auth: str = Flower.auth,
-        reads_status: bool = False,
-        **environ: str,
-    ) -> ScalerProcess:
-        state_directory = stage.directory / "state"
-        state_directory.mkdir()
-        stage.write_config(
-            scaler={
-                "interval_s": 0.5,
-                "metrics_port": free_port(),
-                "state_directory": str(state_directory),
-            },
-            flower={"url": flower.url if flower else f"http://127.0.0.1:{free_port()}"},
-        )
-        scaler = ScalerProcess(stage, systemctl, auth, reads_status=reads_status, environ=environ)
-        running.append(scaler)
-        wait_until(lambda: "READY=1" in scaler.notify.told, what="READY=1")
-        return scaler
-
-    yield run
-    for scaler in running:
-        scaler.close()
 
 
 def test_a_backlog_starts_instances_and_everything_tells_of_it(
