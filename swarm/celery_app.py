@@ -10,7 +10,14 @@ from typing import Any
 
 from kombu import Queue
 
-from swarm.brokers import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Broker, BrokerName, counting
+from swarm.brokers import (
+    CONNECT_TIMEOUT_S,
+    KEEPALIVE,
+    SOCKET_TIMEOUT_S,
+    Broker,
+    BrokerName,
+    counting,
+)
 from swarm.delivery import transport, workflows
 from swarm.delivery.app import Brokerage, DeliveryCelery
 from swarm.environment import read_brokers, read_served_broker, read_settings
@@ -36,6 +43,7 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
+        "socket_keepalive_options": KEEPALIVE,
         # A publish tries once: whoever submits decides whether to try again.
         "max_retries": 1,
         "interval_start": 0,

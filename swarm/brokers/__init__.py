@@ -1,11 +1,20 @@
 """The brokers: where they are, how to reach them, what their errors mean, how they are."""
 
 from swarm.brokers.address import VARIABLES, Broker, BrokerName, Brokers, check_files, parse_broker
-from swarm.brokers.connection import CONNECT_TIMEOUT_S, QUIET, SOCKET_TIMEOUT_S, ask, away, connect
+from swarm.brokers.connection import (
+    CONNECT_TIMEOUT_S,
+    KEEPALIVE,
+    QUIET,
+    SOCKET_TIMEOUT_S,
+    ask,
+    away,
+    connect,
+)
 from swarm.brokers.verdict import State, Verdict, classify
 
 __all__ = [
     "CONNECT_TIMEOUT_S",
+    "KEEPALIVE",
     "QUIET",
     "SOCKET_TIMEOUT_S",
     "VARIABLES",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ CONNECT_TIMEOUT_S = 2.0
 #: A wait for a bell has a longer limit of its own (swarm/delivery/transport.py).
 SOCKET_TIMEOUT_S = 2.5
 
+#: A broker that is gone without a word is noticed by TCP within half a minute, at no request.
+KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 #: What makes redis-py connect with no more commands than the password needs: no HELLO, no CLIENT
 #: SETINFO, no CLIENT MAINT_NOTIFICATIONS.
 QUIET: dict[str, Any] = {"protocol": 2, "driver_info": None}

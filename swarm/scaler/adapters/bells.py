@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
 import redis.asyncio
 from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError
 
-from swarm.brokers import CONNECT_TIMEOUT_S, QUIET, SOCKET_TIMEOUT_S, Broker
+from swarm.brokers import CONNECT_TIMEOUT_S, KEEPALIVE, QUIET, SOCKET_TIMEOUT_S, Broker
 from swarm.delivery import keys
 
 log = logging.getLogger(__name__)
@@ -28,8 +27,6 @@ _SILENT_AFTER_S = 0.5
 #: left, which last longer.
 _RETRY_S = 10.0
 _REFUSED_RETRY_S = 600.0
-#: A broker that is gone without a word is noticed by TCP, which costs no request.
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
 
 class Bells:
@@ -100,7 +97,7 @@ class _Listener:
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=_WAIT_S + SOCKET_TIMEOUT_S,
             socket_keepalive=True,
-            socket_keepalive_options=_KEEPALIVE,
+            socket_keepalive_options=KEEPALIVE,
             retry=None,
             **QUIET,
         )
