@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,6 +19,8 @@ class Flower:
     stage: Stage
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What it is told beside or in place of what the stage says."""
     auth: ClassVar[str] = "swarm:flower-pw"
 
     @property
@@ -33,7 +36,10 @@ class Flower:
         words = f"-m celery -A swarm.celery_app flower --conf={configuration}".split()
         with (self.stage.directory / "flower.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *words], env=self.stage.environ, stdout=log, stderr=log
+                [sys.executable, *words],
+                env={**self.stage.environ, **self.variables},
+                stdout=log,
+                stderr=log,
             )
         wait_until(lambda: flower_answers(self.port), what="Flower")
 
