@@ -61,6 +61,14 @@ lab: packages ## Boot the lab: control, worker1, worker2, with real systemd and 
 down: ## Remove the lab's hosts and network; keep its caches
 	@$(PYTHON) -m lab.lab down
 
+.PHONY: lab-hosted
+lab-hosted: setup lab ## Run a stand-in for a hosted Redis in the lab, for inventories/lab-hosted
+	@$(BIN)/ansible-playbook -i inventories/lab-hosted lab/hosted.yml
+
+ifeq ($(patsubst %/,%,$(INVENTORY)),inventories/lab-hosted)
+deploy: lab-hosted
+endif
+
 .PHONY: deploy
 deploy: setup ## Deploy to the hosts of INVENTORY (inventories/lab)
 	@$(BIN)/python playbooks/wheelhouse.py
@@ -111,7 +119,8 @@ upstream: setup ## kombu's and Celery's own tests over our delivery (DELIVERY=st
 	@$(BIN)/python -m tests.upstream.run --delivery $(DELIVERY)
 
 .PHONY: molecule
-molecule: setup lab ## Production playbook on the lab's hosts: converge, idempotence, verify
+molecule: setup lab ## Production playbook on the lab's hosts, with a hosted Redis and without: converge, idempotence, verify
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test -s hosted
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test
 
 .PHONY: faults

@@ -121,11 +121,13 @@ class Fleet:
     @contextmanager
     def flower(self, redis_url: str) -> Iterator[Process]:
         """Flower by its unit's own ExecStart and the role's own configuration."""
-        unit = (REPOSITORY / "systemd" / "flower.service.j2").read_text(encoding="utf-8")
+        unit = (REPOSITORY / "systemd" / "flower@.service.j2").read_text(encoding="utf-8")
         [line] = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
         program, *words = shlex.split(line.removeprefix("ExecStart="))
         configuration = self._write_flowerconfig()
-        words = [word.replace("/etc/swarm/flowerconfig.py", str(configuration)) for word in words]
+        words = [
+            word.replace("/etc/swarm/flowerconfig-%i.py", str(configuration)) for word in words
+        ]
         program = str(Path(sys.executable).with_name(Path(program).name))
         log = self.directory / "flower.log"
         with started([program, *words], self.environ(redis_url), log) as process:
@@ -153,7 +155,8 @@ class Fleet:
         templates.filters["to_json"] = json.dumps
         text = (role / "templates" / "flowerconfig.py.j2").read_text(encoding="utf-8")
         path = self.directory / "flowerconfig.py"
-        rendered = templates.from_string(text).render({**defaults, "flower_port": self.flower_port})
+        broker = {"name": "primary", "port": self.flower_port}
+        rendered = templates.from_string(text).render({**defaults, "flower_broker": broker})
         path.write_text(rendered, encoding="utf-8")
         return path
 

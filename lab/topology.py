@@ -26,7 +26,7 @@ class Host:
 
 
 HOSTS: tuple[Host, ...] = (
-    Host("control", IPv4Address("10.77.0.10"), aliases=("pages.lab",)),
+    Host("control", IPv4Address("10.77.0.10"), aliases=("pages.lab", "hosted.lab")),
     Host("worker1", IPv4Address("10.77.0.11")),
     Host("worker2", IPv4Address("10.77.0.12")),
 )

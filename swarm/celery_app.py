@@ -57,6 +57,8 @@ def celery_configuration(settings: Settings, broker: Broker) -> dict[str, Any]:
         raise ConfigError.of("pools", "none", expected)
     return {
         "broker_url": broker.url,
+        # The URL says it too; Flower asks for queue lengths by these alone.
+        "broker_use_ssl": broker.tls or False,
         "result_backend": f"swarm.delivery.results:ResultBackend+{broker.url}",
         "include": ["swarm.tasks.browser", "swarm.tasks.analysis", "swarm.delivery.chords"],
         # JSON only: a pickle from the broker would be code from whoever can write to it.

@@ -105,6 +105,9 @@ def read_brokers(
 ) -> Brokers:
     """Both brokers; the fallback only if `REDIS_FALLBACK_ENABLED` says so.
 
+    Where it says nothing, two credentials do: only a deployment writes `redis-fallback-url` beside
+    `redis-url`. A `REDIS_URL` that was set by hand leads to no deployed fallback unasked.
+
     Each variable comes from the environment, else from the file `SWARM_ENV_FILE`, else from the
     credential, which says as whom to enter (`redis-url-scaler`, `redis-fallback-url-scaler`).
     If all of these know no `REDIS_URL`, and this is no service, from `.env` in the working
@@ -117,7 +120,7 @@ def read_brokers(
     reader = VariableReader(environ)
     primary = reader.attempt(lambda: _checked("primary", *found["REDIS_URL"]))
     value, where = found["REDIS_FALLBACK_ENABLED"]
-    enabled = reader.boolean(where, value)
+    enabled = reader.boolean(where, value) if value else _are_deployed(environ, found, credential)
     fallback = None
     if enabled:
         fallback = reader.attempt(lambda: _checked("fallback", *found["REDIS_FALLBACK_URL"]))
@@ -158,15 +161,29 @@ def _find_brokers(environ: Mapping[str, str], credential: str) -> dict[str, tupl
                 found[name] = (value, f"{name}{source}")
 
     add(named_env_file(environ, found), f" in {environ.get('SWARM_ENV_FILE')}")
-    credentials = {
-        "REDIS_URL": credential,
-        "REDIS_FALLBACK_URL": credential.replace("redis-url", "redis-fallback-url"),
-    }
-    for name, file in credentials.items():
+    for name, file in _credentials(credential).items():
         add({name: read_credential(file, environ) or ""}, "")
     if not found["REDIS_URL"][0] and "CREDENTIALS_DIRECTORY" not in environ:
         add(env_file_here(found), " in .env")
     return found
+
+
+def _credentials(credential: str) -> dict[str, str]:
+    """Variable -> the credential that has its value."""
+    return {
+        "REDIS_URL": credential,
+        "REDIS_FALLBACK_URL": credential.replace("redis-url", "redis-fallback-url"),
+    }
+
+
+def _are_deployed(
+    environ: Mapping[str, str], found: Mapping[str, tuple[str, str]], credential: str
+) -> bool:
+    """Whether both brokers are those of credentials."""
+    return all(
+        found[name][0] and found[name][0] == read_credential(file, environ)
+        for name, file in _credentials(credential).items()
+    )
 
 
 def _checked(name: BrokerName, url: str, where: str) -> Broker:
@@ -223,15 +240,15 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return load_settings(config_path(environ))
 
 
-def read_served_broker(
+def name_served_broker(
     settings: Settings, environ: Mapping[str, str] = os.environ
-) -> Broker | None:
-    """The broker that this service is for: a pool's, or the one that `SWARM_BROKER` names.
+) -> BrokerName | None:
+    """Which broker this service is for: a pool's, or the one that `SWARM_BROKER` names.
 
     None for everybody else: producers have all there are.
 
     Raises:
-        ConfigError: it is nowhere, or its URL is wrong; or there is no broker of this name.
+        ConfigError: there is no broker of this name.
     """
     pool = settings.pools.get(environ.get("SWARM_POOL", ""))
     name = pool.broker if pool else environ.get("SWARM_BROKER", "")
@@ -239,7 +256,19 @@ def read_served_broker(
         return None
     if name not in VARIABLES:
         raise ConfigError.of("SWARM_BROKER", repr(name), f"one of {', '.join(VARIABLES)}")
-    return read_broker(environ, name=name)
+    return name
+
+
+def read_served_broker(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> Broker | None:
+    """That broker, or None.
+
+    Raises:
+        ConfigError: it is nowhere, or its URL is wrong; or there is no broker of this name.
+    """
+    name = name_served_broker(settings, environ)
+    return None if name is None else read_broker(environ, name=name)
 
 
 def read_worker(environ: Mapping[str, str] = os.environ) -> WorkerEnvironment:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.commands import LabError
-from lab.hosted.certificates import make_certificates
+from lab.hosted.certificates import Certificates, make_certificates
 from lab.hosted.control import Control, ask
 from lab.hosted.service import HostedRedis
 
@@ -39,7 +39,10 @@ def _serve(options: argparse.Namespace) -> int:
     tls = None
     if options.certificates:
         names = [f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in options.names]
-        certificates = make_certificates(options.certificates, names)
+        certificates = Certificates(options.certificates)
+        # The last one that is made; clients know the authority of the first start.
+        if not certificates.client.exists():
+            certificates = make_certificates(options.certificates, names)
         tls = certificates.server_context(ask_clients=options.client_certificates)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     service = HostedRedis(options.target, tls=tls, address=options.bind, port=options.port)
@@ -62,7 +65,10 @@ def _parser() -> argparse.ArgumentParser:
         "--control-port", default=CONTROL_PORT, type=int, help=f"the switches' ({CONTROL_PORT})"
     )
     serve.add_argument(
-        "--certificates", type=Path, metavar="DIR", help="TLS, with certificates made there"
+        "--certificates",
+        type=Path,
+        metavar="DIR",
+        help="TLS, with the certificates there, made if absent",
     )
     serve.add_argument(
         "--names", nargs="+", default=["localhost", "127.0.0.1"], help="whom they certify"

@@ -42,6 +42,12 @@ class Broker:
         parts = urlsplit(self.url)
         return parts.hostname, parts.port or 6379, parts.path.removeprefix("/") or "0"
 
+    @property
+    def tls(self) -> dict[str, str]:
+        """The `ssl_` parameters of its URL; none for one without TLS."""
+        query = parse_qsl(urlsplit(self.url).query)
+        return {name: value for name, value in query if name.startswith("ssl_")}
+
     def __repr__(self) -> str:
         return f"Broker({self.name}, {self.address})"
 

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import redis
 
-from swarm.brokers import connect
+from swarm.brokers import VARIABLES, connect
 from swarm.delivery.holder import name_holder
 from swarm.delivery.release import Mode, release
-from swarm.environment import read_broker
+from swarm.environment import name_served_broker, read_broker, read_settings
 from swarm.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Give back and say so; 0 even when the broker is away, 2 for a wrong set-up."""
     parser = argparse.ArgumentParser(prog="swarm-give-back", description="Run by ExecStopPost=.")
-    parser.add_argument("--credential", type=Path, help="file with the broker's URL")
+    parser.add_argument("--credential", type=Path, help="file with the URL of the pool's broker")
     parser.add_argument("--user", help="whom to become once it is read")
     arguments = parser.parse_args(argv)
     name = name_holder(environ)
@@ -37,12 +37,14 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         print("swarm-give-back: runs in a unit's ExecStopPost= only", file=sys.stderr)
         return 2
     try:
-        if arguments.credential and not environ.get("REDIS_URL"):
+        # A pool that was deployed away is not in config.yaml any more: its unit names the broker.
+        served = name_served_broker(read_settings(environ), environ) or "primary"
+        if arguments.credential and not environ.get(VARIABLES[served]):
             url = arguments.credential.read_text(encoding="utf-8").strip()
-            environ = {**environ, "REDIS_URL": url}
+            environ = {**environ, VARIABLES[served]: url}
         if arguments.user and os.geteuid() == 0:
             _become(arguments.user)
-        broker = read_broker(environ)
+        broker = read_broker(environ, name=served)
     except (ConfigError, OSError, KeyError) as exc:
         print(f"swarm-give-back: {exc}", file=sys.stderr)
         return 2

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from lab.hosted import HostedRedis, make_certificates
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.model import Unknown
 from swarm.settings import FlowerSettings
 from tests.integration.flower_process import Flower
 from tests.integration.stage import Stage
-from tests.loopback import free_port
+from tests.loopback import PASSWORD, free_port
 
 
 @pytest.fixture
@@ -61,3 +63,20 @@ async def test_a_broker_that_is_away_makes_the_lengths_unknown(
     finally:
         process.send_signal(signal.SIGCONT)
     assert isinstance(answer["browser"], Unknown)
+
+
+async def test_the_authority_of_the_broker_s_url_is_flower_s_too(
+    shared: Stage, tmp_path: Path
+) -> None:
+    """Flower itself reads no `ssl_ca_certs` from a URL."""
+    certificates = make_certificates(tmp_path / "certificates")
+    tls = certificates.server_context(ask_clients=False)
+    with HostedRedis(("127.0.0.1", shared.redis.port), tls=tls) as hosted:
+        url = hosted.url("", PASSWORD, ssl_ca_certs=certificates.authority)
+        flower = Flower(shared, environ={"REDIS_URL": url})
+        flower.start()
+        try:
+            async with FlowerQueues(FlowerSettings(url=flower.url), Flower.auth) as queues:
+                assert isinstance((await queues.waiting(["browser"]))["browser"], int)
+        finally:
+            flower.stop()

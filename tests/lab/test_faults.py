@@ -46,7 +46,7 @@ def test_flower_away_is_said_once_and_nothing_is_stopped(lab: Lab) -> None:
     running = lab.look().total
     assert running > 1
     since = lab.now()
-    lab.on("control", "systemctl stop flower.service")
+    lab.on("control", "systemctl stop flower@primary.service")
     try:
         # Longer than the lab's windows: with a queue known to be empty instances would stop now.
         time.sleep(45)
@@ -58,7 +58,7 @@ def test_flower_away_is_said_once_and_nothing_is_stopped(lab: Lab) -> None:
         status = lab.on("control", "systemctl show -P StatusText swarm-scaler.service")
         assert "holding: queue length unknown" in status
     finally:
-        lab.on("control", "systemctl start flower.service")
+        lab.on("control", "systemctl start flower@primary.service")
 
 
 def test_a_worker_host_away_is_unknown_and_the_others_go_on(lab: Lab) -> None:

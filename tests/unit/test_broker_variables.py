@@ -137,6 +137,27 @@ def test_credentials_of_both_brokers_say_as_whom(tmp_path: Path) -> None:
     assert urls(as_scaler) == ["redis://redis-url.scaler", "redis://redis-fallback-url.scaler"]
 
 
+def test_a_deployed_fallback_counts_unless_a_variable_says_otherwise(tmp_path: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    write(tmp_path / "redis-url", f"{PRIMARY}\n")
+    assert urls(read_brokers(environ)) == [PRIMARY]
+    write(tmp_path / "redis-fallback-url", f"{FALLBACK}\n")
+    assert urls(read_brokers(environ)) == [PRIMARY, FALLBACK]
+    assert urls(read_brokers(environ | {"REDIS_FALLBACK_ENABLED": "false"})) == [PRIMARY]
+    # Of the scaler's user nothing was deployed here.
+    with pytest.raises(ConfigError, match="REDIS_URL: got nothing"):
+        read_brokers(environ, credential="redis-url-scaler")
+
+
+def test_a_broker_named_by_hand_has_no_deployed_fallback_unasked(tmp_path: Path) -> None:
+    for name, url in (("redis-url", PRIMARY), ("redis-fallback-url", FALLBACK)):
+        write(tmp_path / name, f"{url}\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path), "REDIS_URL": "redis://elsewhere"}
+    assert urls(read_brokers(environ)) == ["redis://elsewhere"]
+    environ["REDIS_FALLBACK_ENABLED"] = "true"
+    assert urls(read_brokers(environ)) == ["redis://elsewhere", FALLBACK]
+
+
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [

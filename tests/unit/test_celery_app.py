@@ -37,6 +37,13 @@ def test_only_json_is_taken() -> None:
     assert settings["task_serializer"] == settings["result_serializer"] == "json"
 
 
+def test_tls_is_said_where_flower_reads_it() -> None:
+    assert configuration()["broker_use_ssl"] is False
+    broker = Broker("primary", "rediss://h/0?ssl_ca_certs=%2Fca.pem&ssl_cert_reqs=required")
+    said = celery_configuration(make_settings(), broker)["broker_use_ssl"]
+    assert said == {"ssl_ca_certs": "/ca.pem", "ssl_cert_reqs": "required"}
+
+
 def test_a_task_is_acknowledged_when_it_is_done() -> None:
     settings = configuration()
     assert settings["task_acks_late"]

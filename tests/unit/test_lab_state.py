@@ -22,7 +22,7 @@ def test_state_is_outside_the_clone(tmp_path: Path) -> None:
 
 def test_hosts_are_in_the_subnet_and_all_are_named() -> None:
     assert all(host.address in SUBNET for host in HOSTS)
-    assert "10.77.0.10 control pages.lab\n" in hosts_file()
+    assert "10.77.0.10 control pages.lab hosted.lab\n" in hosts_file()
     assert "10.77.0.12 worker2\n" in hosts_file()
 
 

@@ -76,7 +76,7 @@ def test_templates_are_validated_where_they_are_rendered() -> None:
 
 def test_whoever_has_something_to_tell_redis_stops_before_it() -> None:
     """On one host; systemd stops units in the opposite of the order in which it starts them."""
-    for name in ("celery-worker@.service.j2", "flower.service.j2"):
+    for name in ("celery-worker@.service.j2", "flower@.service.j2"):
         text = (ROOT / "systemd" / name).read_text(encoding="utf-8")
         after = " ".join(re.findall(r"^After=(.*)$", text, re.MULTILINE))
         assert "redis-server.service" in after.split(), name
