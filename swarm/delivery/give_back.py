@@ -22,6 +22,7 @@ import redis
 from swarm.brokers import VARIABLES, connect
 from swarm.delivery.holder import name_holder
 from swarm.delivery.release import Mode, release
+from swarm.delivery.spool import Spool
 from swarm.environment import name_served_broker, read_broker, read_settings
 from swarm.errors import ConfigError
 
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return 2
     try:
         # A pool that was deployed away is not in config.yaml any more: its unit names the broker.
-        served = name_served_broker(read_settings(environ), environ) or "primary"
+        settings = read_settings(environ)
+        served = name_served_broker(settings, environ) or "primary"
         if arguments.credential and not environ.get(VARIABLES[served]):
             url = arguments.credential.read_text(encoding="utf-8").strip()
             environ = {**environ, VARIABLES[served]: url}
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     mode: Mode = "return" if stopped else "died"
     try:
         with connect(broker) as client:
+            # What is done need not be done again.
+            Spool(settings.worker.spool_directory, served).send(client)
             returned, dead = release(client, str(name), mode, reason, choice="all")
     except redis.RedisError as exc:
         print(

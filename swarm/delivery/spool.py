@@ -66,7 +66,9 @@ class Spool:
     """
 
     def __init__(self, directory: Path, broker: str) -> None:
+        """`directory` is that of all brokers; what nobody can send goes to its `bad`."""
         self._directory = directory / broker
+        self._bad = directory / "bad"
 
     def write(self, end: SpooledEnd) -> None:
         """Keep it, over a loss of power too.
@@ -115,7 +117,7 @@ class Spool:
                     raise
                 fields = {"task_id": end.task_id, "reason": str(exc)}
                 log.exception("the broker refused a task's end", extra={"fields": fields})
-                _put_aside(path)
+                self._put_aside(path)
             else:
                 path.unlink(missing_ok=True)
                 sent += 1
@@ -138,9 +140,9 @@ class Spool:
                     "a task's end cannot be read; the task will be given back and done again",
                     extra={"fields": fields},
                 )
-                _put_aside(path)
+                self._put_aside(path)
 
-
-def _put_aside(path: Path) -> None:
-    """For people to look at; nobody tries it again."""
-    path.rename(path.with_suffix(".bad"))
+    def _put_aside(self, path: Path) -> None:
+        """For people to look at; nobody tries it again."""
+        self._bad.mkdir(mode=0o700, exist_ok=True)
+        path.rename(self._bad / path.name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -67,6 +69,47 @@ def test_a_worker_may_stop_meanwhile_and_the_next_one_tells_what_it_left(
     hosted.worker(1, INVOCATION_ID="third")
     assert hosted.delivery.send("note", "next").get(timeout=20) == "next"
     assert hosted.delivery.runs() == ["long", "next"]
+
+
+def test_where_no_worker_runs_any_more_the_broker_is_told_all_the_same(hosted: HostedStage) -> None:
+    worker = hosted.worker(INVOCATION_ID="first")
+    result = hosted.delivery.send("note", "long", 2)
+    wait_until(lambda: hosted.delivery.runs() == ["long"], what="its run")
+    hosted.service.reach_limit()
+    wait_until(hosted.spooled, timeout_s=30, what="its end on the disk")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait_exit(timeout_s=30) == 0
+    sender = subprocess.Popen(
+        [sys.executable, "-m", "swarm.delivery.send_ends"],
+        env={**hosted.delivery.stage.environ, "REDIS_URL": hosted.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(3)
+    assert sender.poll() is None
+    hosted.service.heal()
+    said, complaints = sender.communicate(timeout=30)
+    assert sender.returncode == 0
+    assert said == "told the primary broker of 1 ended tasks\n"
+    assert complaints.count("the primary broker is still away: max requests limit exceeded") == 1
+    assert result.get(timeout=5) == "long"
+    assert hosted.delivery.held() == 0
+
+
+def test_a_stop_tells_the_broker_what_was_on_the_disk_before_it_gives_back(
+    hosted: HostedStage,
+) -> None:
+    hosted.worker(INVOCATION_ID="first")
+    result = hosted.delivery.send("note", "long", 2)
+    wait_until(lambda: hosted.delivery.runs() == ["long"], what="its run")
+    hosted.service.reach_limit()
+    wait_until(hosted.spooled, timeout_s=30, what="its end on the disk")
+    hosted.delivery.stage.workers[-1].kill()
+    # What the unit's ExecStopPost runs; it reaches the broker again.
+    assert "given back" not in hosted.delivery.give_back("first").stdout
+    assert result.get(timeout=5) == "long"
+    assert hosted.spooled() == []
 
 
 def test_what_cannot_be_kept_is_waited_with(hosted: HostedStage) -> None:

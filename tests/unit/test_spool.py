@@ -87,7 +87,7 @@ def test_what_is_refused_for_good_is_put_aside_and_keeps_nobody_waiting(tmp_path
     broker.errors["a"] = redis.ResponseError("WRONGTYPE no list")
     assert send(spool, broker) == 1
     assert spool.tags() == set()
-    [aside] = (tmp_path / "primary").glob("*.bad")
+    [aside] = (tmp_path / "bad").iterdir()
     assert SpooledEnd.from_json(aside.read_text()) == end("a")
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_put_aside(
     broker = Broker()
     assert send(spool, broker) == 1
     assert not damaged.exists()
-    assert damaged.with_suffix(".bad").read_text(encoding="utf-8") == content
+    assert (tmp_path / "bad" / "0.json").read_text(encoding="utf-8") == content
     assert "will be given back and done again" in caplog.text
 
 
