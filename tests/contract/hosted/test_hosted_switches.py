@@ -61,3 +61,23 @@ def test_the_program_serves_until_it_is_stopped(behind: RedisServer, tmp_path: P
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
+
+
+def test_clients_go_on_knowing_its_authority_when_it_starts_again(
+    behind: RedisServer, tmp_path: Path
+) -> None:
+    words = ["serve", f"127.0.0.1:{behind.port}", "--certificates", str(tmp_path)]
+    known = []
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-m", "lab.hosted", *words, "--control-port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline().startswith("rediss://")
+            finally:
+                process.send_signal(signal.SIGTERM)
+        known.append((tmp_path / "authority.pem").read_bytes())
+    assert known[0] == known[1]
