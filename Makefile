@@ -144,6 +144,10 @@ bench-start: setup ## Time to ready, to the first task and to stop, against a ba
 bench-commands: setup ## Commands on Redis at rest and for a task, against stock Celery; takes long
 	@$(BIN)/python -m bench.commands $(BENCH_ARGS)
 
+.PHONY: bench-budget
+bench-budget: setup ## A metered broker's accounts and forecast against the service's own count; an hour
+	@$(BIN)/python -m bench.budget $(BENCH_ARGS)
+
 .PHONY: bench-dispatch
 bench-dispatch: setup ## Tasks a second and time to a task's start, against stock Celery; takes long
 	@$(BIN)/python -m bench.dispatch $(BENCH_ARGS)

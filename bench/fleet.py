@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jinja2
 import psutil
@@ -52,12 +52,15 @@ class Fleet:
     flower_port: int
 
     @classmethod
-    def configure(cls, directory: Path, *, instances: int = 1) -> Fleet:
-        """Write the files; the scaler finds as many instances as it wants."""
+    def configure(cls, directory: Path, *, instances: int = 1, budget: str | None = None) -> Fleet:
+        """Write the files; the scaler finds as many instances as it wants.
+
+        With a `budget`, such as `500000/month`, the broker is a metered one.
+        """
         fleet = cls(directory, free_port())
         for path in (directory, fleet.status_directory, fleet.credentials, directory / "state"):
             path.mkdir()
-        document = {
+        document: dict[str, dict[str, Any]] = {
             "pools": {
                 POOL: {
                     "task_type": "analysis",
@@ -75,6 +78,9 @@ class Fleet:
             "flower": {"url": f"http://127.0.0.1:{fleet.flower_port}"},
             "worker": {"status_directory": str(fleet.status_directory)},
         }
+        if budget is not None:
+            document["scaler"]["data_directory"] = str(directory / "state")
+            document["brokers"] = {"primary": {"budget": {"limit": budget}}}
         fleet.config.write_text(yaml.safe_dump(document), encoding="utf-8")
         (fleet.credentials / "flower-auth").write_text(_AUTH, encoding="utf-8")
         return fleet
@@ -130,7 +136,8 @@ class Fleet:
         ]
         program = str(Path(sys.executable).with_name(Path(program).name))
         log = self.directory / "flower.log"
-        with started([program, *words], self.environ(redis_url), log) as process:
+        environ = {**self.environ(redis_url), "SWARM_BROKER": "primary"}
+        with started([program, *words], environ, log) as process:
             _wait_for_flower(self.flower_port, process, log)
             yield process
 
