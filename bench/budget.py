@@ -71,9 +71,8 @@ def measure(directory: Path, seconds: float, tasks_per_minute: float) -> dict[st
         used, budget = service.used, _budget(fleet)
         tell_to_stop([*instances.values(), flower, scaler])
     per_hour = (used - used_before) / hours
-    left_h = (
-        datetime.fromisoformat(budget["resets_at"]) - datetime.now(UTC)
-    ).total_seconds() / 3600
+    left = datetime.fromisoformat(budget["resets_at"]) - datetime.now(UTC)
+    expected = used + per_hour * (left / timedelta(hours=1))
     return {
         "hours": round(hours, 3),
         "tasks": done,
