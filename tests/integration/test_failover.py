@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -156,3 +158,38 @@ def test_tasks_go_on_and_come_back_by_themselves(
     # One task was cut off in its publication, and may have been done on both.
     assert len(runs) - len(set(runs)) <= 1
     assert all(each.process.poll() is None for each in workers.values())
+
+
+def test_the_command_line_goes_over_too(
+    two_brokers: HostedStage, fallback: RedisServer, workers: dict[str, WorkerProcess]
+) -> None:
+    def swarm(*words: str) -> subprocess.CompletedProcess[str]:
+        return two_brokers.delivery.stage.swarm(
+            *words,
+            REDIS_URL=two_brokers.url,
+            REDIS_FALLBACK_URL=fallback.url,
+            REDIS_FALLBACK_ENABLED="true",
+        )
+
+    two_brokers.service.reach("refused")
+    submitted = swarm("submit", "analysis", '{"html": "<p>x</p>"}')
+    assert submitted.returncode == 0, submitted.stderr
+    task_id = submitted.stdout.strip()
+    assert ids.broker_of(task_id) == "fallback"
+    assert "the primary broker is down: " in submitted.stderr
+    # What the fallback has is found without the primary, which is still away.
+    found = swarm("result", task_id, "--wait", "20")
+    assert (found.returncode, json.loads(found.stdout)["state"]) == (0, "done")
+    assert swarm("cancel", task_id).stderr == f"{task_id}: already ended: done\n"
+    listed = swarm("dead", "list")
+    assert (listed.returncode, listed.stdout) == (0, "")
+    assert listed.stderr.startswith("swarm: not seen: rediss://127.0.0.1")
+    shown = swarm("brokers")
+    assert shown.returncode == 3
+    assert "fallback: ok after" in shown.stdout
+    # Where nobody says that there is a fallback there is none.
+    alone = two_brokers.delivery.stage.swarm(
+        "submit", "analysis", '{"html": "<p>x</p>"}', REDIS_URL=two_brokers.url
+    )
+    assert alone.returncode == 3
+    assert "nothing was queued" in alone.stderr
