@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 #: Its unit does not start a worker again that ended so.
 MISCONFIGURED = ConfigError.exit_status
+#: Seconds between attempts to connect. The last is less than a lease, after which the reaper gives
+#: back what a worker holds that nobody has heard of; each attempt on a metered broker may count.
+_FIRST_PAUSE_S, _PAUSE_STEP_S, _LONGEST_PAUSE_S = 0.5, 1.0, 20.0
 
 
 class Consumer(celery_consumer.Consumer):
@@ -46,7 +49,13 @@ class Consumer(celery_consumer.Consumer):
             if verdict.state == "refused" and self.first_connection_attempt:
                 raise WorkerShutdown(MISCONFIGURED)
 
-        conn = conn.ensure_connection(failed, callback=celery_state.maybe_shutdown)
+        conn = conn.ensure_connection(
+            failed,
+            interval_start=_FIRST_PAUSE_S,
+            interval_step=_PAUSE_STEP_S,
+            interval_max=_LONGEST_PAUSE_S,
+            callback=celery_state.maybe_shutdown,
+        )
         self.first_connection_attempt = False
         return conn
 

@@ -186,9 +186,9 @@ def test_a_broker_that_goes_and_comes_back_is_told_and_work_goes_on(
 ) -> None:
     worker = stage.run_ready()
     own_redis.stop()
-    wait_until(lambda: worker.status()["broker"] == "away", what="broker away")
+    wait_until(lambda: worker.status()["broker"] == "down", what="broker down")
     wait_until(
-        lambda: any(line.endswith("redis primary away") for line in worker.notify.told),
+        lambda: any(line.endswith("redis primary down") for line in worker.notify.told),
         timeout_s=3,
         what="STATUS of it",
     )
