@@ -6,6 +6,7 @@ Nothing is read at import: the configuration is made when Celery first asks for 
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 from kombu import Queue
@@ -16,6 +17,7 @@ from swarm.brokers import (
     SOCKET_TIMEOUT_S,
     Broker,
     BrokerName,
+    Brokers,
     counting,
 )
 from swarm.delivery import transport, workflows
@@ -116,24 +118,32 @@ def _routes(settings: Settings, broker: BrokerName) -> dict[str, dict[str, str]]
     }
 
 
-def _read_configuration() -> dict[str, Any]:
+@cache
+def _read() -> tuple[Settings, Broker | None, Brokers | None]:
+    """The settings; the one broker that this service is for; else all that a producer has.
+
+    Once: Celery asks for its configuration before anybody submits, and both are to agree.
+    """
     settings = read_settings()
     served = read_served_broker(settings)
-    if (
-        served is not None
-        and settings.broker(served.name).budget
-        and "SWARM_POOL" not in os.environ
-    ):
+    return settings, served, None if served is not None else read_brokers()
+
+
+def _read_configuration() -> dict[str, Any]:
+    settings, served, brokers = _read()
+    if brokers is not None:
+        return celery_configuration(settings, brokers.primary)
+    assert served is not None  # noqa: S101 - one of them is there
+    if settings.broker(served.name).budget and "SWARM_POOL" not in os.environ:
         # Of Flower, as workers have other ways to tell.
         counting.expose(served)
-    return celery_configuration(settings, served or read_brokers().primary)
+    return celery_configuration(settings, served)
 
 
 def _read_brokerage() -> Brokerage | None:
-    settings = read_settings()
-    if read_served_broker(settings) is not None:
+    settings, _, brokers = _read()
+    if brokers is None:
         return None
-    brokers = read_brokers()
     fallback = brokers.fallback
     return Brokerage(
         brokers,
