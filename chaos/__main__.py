@@ -32,6 +32,7 @@ from chaos.recovery import Watch
 from chaos.schedule import FULL, SHORT, Plan, make_schedule
 from chaos.submissions import SubmissionLog, read_submissions, resolve_statuses
 from chaos.two_brokers.run import run_two
+from chaos.two_brokers.stand import has_two_brokers
 from chaos.witness import examine, read_commands
 from lab.commands import LabError
 from lab.hosts import use_lab_settings
@@ -64,6 +65,8 @@ def main() -> int:
 
 def run(state: State, seed: int, plan: Plan) -> int:
     """One run."""
+    if has_two_brokers(state):
+        raise LabError("the lab has two brokers: run `make deploy`, or say BROKERS=2")
     use_lab_settings(state)
     lab = DeployedLab(state)
     schedule = make_schedule(seed, plan, (WORKERS[0], WORKERS[1]))
