@@ -17,6 +17,8 @@ INVENTORY ?= inventories/lab
 PYTEST_ARGS ?=
 # Which faults strike when and where in `make chaos`; one is made up if none is given.
 SEED ?=
+# How many brokers `make chaos` is about; with 2 the lab is deployed with a hosted one if it is not.
+BROKERS ?= 1
 # What kombu's and Celery's own tests run over: ours or stock.
 DELIVERY ?= ours
 # For example --seconds 240, --rounds 3.
@@ -128,8 +130,11 @@ faults: setup lab ## After demo or molecule, on their lab: scaler killed, Flower
 	@$(BIN)/pytest tests/lab -m lab $(PYTEST_ARGS)
 
 .PHONY: chaos
-chaos: setup lab ## After demo or molecule, on their lab: 2,000 tasks, everything breaks; SEED=n
-	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))
+chaos: setup lab ## After demo or molecule, on their lab: everything breaks; SEED=n, BROKERS=2
+ifeq ($(BROKERS),2)
+	@$(BIN)/python -m chaos.two_brokers || $(MAKE) deploy INVENTORY=inventories/lab-hosted
+endif
+	@$(BIN)/python -m chaos --brokers $(BROKERS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-short
 chaos-short: setup lab ## The same with 400 tasks, without what needs a lease to run out

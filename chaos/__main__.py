@@ -31,6 +31,8 @@ from chaos.producers import Producers
 from chaos.recovery import Watch
 from chaos.schedule import FULL, SHORT, Plan, make_schedule
 from chaos.submissions import SubmissionLog, read_submissions, resolve_statuses
+from chaos.two_brokers.run import run_two
+from chaos.two_brokers.stand import has_two_brokers
 from chaos.witness import examine, read_commands
 from lab.commands import LabError
 from lab.hosts import use_lab_settings
@@ -47,9 +49,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="the schedule; one is made up and told if none")
     parser.add_argument("--short", action="store_true", help="fewer tasks and faults")
+    parser.add_argument(
+        "--brokers", type=int, choices=(1, 2), default=1, help="how many the lab is deployed with"
+    )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1000)  # noqa: S311
     try:
+        if options.brokers == 2:
+            return run_two(State(default_directory()), seed)
         return run(State(default_directory()), seed, SHORT if options.short else FULL)
     except (LabError, SwarmError, redis.RedisError) as exc:
         print(f"chaos: {exc}", file=sys.stderr)
@@ -58,6 +65,8 @@ def main() -> int:
 
 def run(state: State, seed: int, plan: Plan) -> int:
     """One run."""
+    if has_two_brokers(state):
+        raise LabError("the lab has two brokers: run `make deploy`, or say BROKERS=2")
     use_lab_settings(state)
     lab = DeployedLab(state)
     schedule = make_schedule(seed, plan, (WORKERS[0], WORKERS[1]))

@@ -7,7 +7,7 @@ import json
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from lab.topology import HOSTS, SUBNET
 CONTROL = next(host for host in HOSTS if host.name == "control")
 WORKERS = tuple(host.name for host in HOSTS if host.name != "control")
 REDIS_PORT = 6379
+#: Where the role's Redis keeps its append-only file, on the control host.
+APPEND_ONLY = "/var/lib/redis/appendonlydir"
 #: This machine's own address in the lab's network.
 HERE = str(next(SUBNET.hosts()))
 #: Of the start limit's five, which systemd counts over ten minutes.
@@ -40,6 +42,9 @@ class DeployedLab:
     """The lab's hosts."""
 
     state: State
+    connect: Callable[[], redis.Redis] | None = None
+    """To another Redis than the role's, whose holders are looked at."""
+    append_only: str = APPEND_ONLY
     password: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     _ids: dict[str, str] = field(default_factory=dict)
@@ -174,6 +179,8 @@ class DeployedLab:
 
     def redis(self) -> redis.Redis:
         """As its admin, and without patience."""
+        if self.connect is not None:
+            return self.connect()
         return redis.Redis(
             host=str(CONTROL.address),
             port=REDIS_PORT,
@@ -220,11 +227,18 @@ class DeployedLab:
 
     def cut(self, host: str, port: int) -> None:
         """Nothing passes between a host and Redis, in silence. Undone by `mend`."""
-        for rule in _drops(port):
-            self.in_network_of(host, "iptables", "-w", "-I", *rule)
+        self.drop(host, *_ends(port))
 
     def mend(self, host: str, port: int) -> None:
-        for rule in _drops(port):
+        self.pass_again(host, *_ends(port))
+
+    def drop(self, host: str, *ends: tuple[str, int]) -> None:
+        """Nothing passes between a host and these. Undone by `pass_again`."""
+        for rule in _drops(ends):
+            self.in_network_of(host, "iptables", "-w", "-I", *rule)
+
+    def pass_again(self, host: str, *ends: tuple[str, int]) -> None:
+        for rule in _drops(ends):
             with contextlib.suppress(LabError):
                 self.in_network_of(host, "iptables", "-w", "-D", *rule)
 
@@ -249,8 +263,11 @@ def _nat(verb: str, port: int) -> list[str]:
     ]
 
 
-def _drops(port: int) -> list[list[str]]:
-    ends = ((str(CONTROL.address), REDIS_PORT), (HERE, port))
+def _ends(port: int) -> tuple[tuple[str, int], ...]:
+    return (str(CONTROL.address), REDIS_PORT), (HERE, port)
+
+
+def _drops(ends: Iterable[tuple[str, int]]) -> list[list[str]]:
     return [
         rule
         for address, number in ends

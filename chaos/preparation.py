@@ -21,7 +21,6 @@ QUEUES = ("browser", "analysis")
 REST_TIMEOUT_S = 90.0
 #: Of roles/redis. What was set when a run began may be the 0 of one that was killed.
 _DEPLOYED_REWRITE_PERCENTAGE = 100
-_APPEND_ONLY = "/var/lib/redis/appendonlydir"
 
 
 @contextlib.contextmanager
@@ -36,8 +35,13 @@ def lab_prepared(lab: DeployedLab) -> Iterator[None]:
         for host in WORKERS:
             remove_next(lab, host)
             lab.on(host, "systemctl reset-failed 'celery-*' || true")
-        with contextlib.closing(lab.redis()) as client:
-            client.config_set("auto-aof-rewrite-percentage", _DEPLOYED_REWRITE_PERCENTAGE)
+        keep_rewriting(lab)
+
+
+def keep_rewriting(lab: DeployedLab) -> None:
+    """Redis may rewrite its append-only file again."""
+    with contextlib.closing(lab.redis()) as client:
+        client.config_set("auto-aof-rewrite-percentage", _DEPLOYED_REWRITE_PERCENTAGE)
 
 
 def require_pages() -> None:
@@ -108,7 +112,7 @@ def begin_append_only_file(lab: DeployedLab) -> str:
 
 def base_of(lab: DeployedLab) -> str:
     """The file that Redis reads before what was appended; each rewrite makes a new one."""
-    return lab.on(CONTROL.name, f"ls {_APPEND_ONLY}/*.base.*")
+    return lab.on(CONTROL.name, f"ls {lab.append_only}/*.base.*")
 
 
 def read_append_only_file(lab: DeployedLab, base: str) -> bytes:
@@ -121,7 +125,7 @@ def read_append_only_file(lab: DeployedLab, base: str) -> bytes:
         raise LabError("Redis has rewritten its append-only file: the witness is gone")
     ssh = ["ssh", "-F", str(lab.state.ssh_config), CONTROL.name]
     done = subprocess.run(
-        [*ssh, f"cat $(ls -v {_APPEND_ONLY}/*.incr.aof)"],
+        [*ssh, f"cat $(ls -v {lab.append_only}/*.incr.aof)"],
         capture_output=True,
         timeout=120,
         check=True,

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 SubmissionStatus = Literal["sending", "accepted", "refused", "unknown"]
 
@@ -26,27 +26,37 @@ class Entry:
     ids: tuple[str, ...]
 
 
-class SubmissionLog:
-    """The file of one who submits."""
+class LineLog:
+    """A file of JSON, a line each."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def write(self, entry: Entry) -> None:
-        line = json.dumps([entry.job, entry.status, entry.kind, entry.ids]) + "\n"
+    def write_line(self, document: object) -> None:
         # One call: a killed writer leaves the whole line or none.
-        os.write(self._file, line.encode())
+        os.write(self._file, (json.dumps(document) + "\n").encode())
 
     def close(self) -> None:
         os.close(self._file)
 
 
-def read_submissions(path: Path) -> list[Entry]:
-    """Every line."""
+class SubmissionLog(LineLog):
+    """The file of one who submits."""
+
+    def write(self, entry: Entry) -> None:
+        self.write_line([entry.job, entry.status, entry.kind, entry.ids])
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Every line of a `LineLog`."""
     if not path.exists():
         return []
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_submissions(path: Path) -> list[Entry]:
+    """Every line."""
+    rows = read_lines(path)
     return [Entry(job, status, kind, tuple(ids)) for job, status, kind, ids in rows]
 
 
