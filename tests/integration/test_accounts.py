@@ -74,7 +74,10 @@ def test_the_scalers_accounts_are_those_of_the_service(
 ) -> None:
     data = hosted.delivery.stage.directory / "data"
     data.mkdir()
-    hosted.delivery.stage.write_config(scaler={"data_directory": str(data)})
+    # Producers' figure comes with surveys.
+    hosted.delivery.stage.write_config(
+        scaler={"data_directory": str(data), "survey_interval_s": 10}
+    )
     worker = hosted.worker()
     systemctl.add("celery-analysis@1.service", main_pid=worker.process.pid)
     scaler = start(flower, reads_status=True, REDIS_URL=hosted.url)
@@ -83,10 +86,16 @@ def test_the_scalers_accounts_are_those_of_the_service(
         producer.run()
         time.sleep(0.2)
     # Flower's metrics are read every 30 s.
-    wait_until(lambda: "flower" in budget_of(scaler.state())["by_component"], timeout_s=40)
+    wait_until(
+        lambda: (
+            budget_of(scaler.state())["used"] == pytest.approx(hosted.service.used, rel=0.05)
+            and "flower" in budget_of(scaler.state())["by_component"]
+        ),
+        timeout_s=40,
+        what="agreement with the service",
+    )
     seen = budget_of(scaler.state())
     assert set(seen["by_component"]) == {"workers", "producers", "scaler", "flower"}
-    assert seen["used"] == pytest.approx(hosted.service.used, rel=0.05)
     assert seen["takes_tasks"] is True
     # A restart goes on counting.
     scaler.process.send_signal(signal.SIGTERM)
