@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import redis
 
-from swarm.brokers import VARIABLES, Broker, connect
+from swarm.brokers import VARIABLES, Broker, BrokerName, connect
 from swarm.delivery.spool import Spool
 from swarm.environment import read_broker, read_settings
 from swarm.errors import ConfigError
@@ -27,11 +27,24 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     """Try until nothing is left; 2 for a wrong set-up, which trying again does not mend."""
     try:
         directory = read_settings(environ).worker.spool_directory
-        spools = {name: Spool(directory, name) for name in VARIABLES}
-        brokers = {name: read_broker(environ, name=name) for name in spools if spools[name].tags()}
     except ConfigError as exc:
         print(f"swarm-send-ends: {exc}", file=sys.stderr)
         return exc.exit_status
+    spools = {name: Spool(directory, name) for name in VARIABLES}
+    brokers, status = {}, 0
+    for name, spool in spools.items():
+        try:
+            if spool.tags():
+                brokers[name] = read_broker(environ, name=name)
+        except ConfigError as exc:
+            # The other broker's ends are sent all the same.
+            print(f"swarm-send-ends: {exc}", file=sys.stderr, flush=True)
+            status = exc.exit_status
+    _send_all(spools, brokers)
+    return status
+
+
+def _send_all(spools: Mapping[BrokerName, Spool], brokers: Mapping[BrokerName, Broker]) -> None:
     pause_s, said = _FIRST_PAUSE_S, dict.fromkeys(brokers, "")
     while left := [name for name in brokers if spools[name].tags()]:
         for name in left:
@@ -44,7 +57,6 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         if any(said.values()):
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    return 0
 
 
 def _send(spool: Spool, broker: Broker) -> tuple[int, str]:

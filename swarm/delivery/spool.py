@@ -67,6 +67,7 @@ class Spool:
 
     def __init__(self, directory: Path, broker: str) -> None:
         """`directory` is that of all brokers; what nobody can send goes to its `bad`."""
+        self._root = directory
         self._directory = directory / broker
         self._bad = directory / "bad"
 
@@ -78,7 +79,8 @@ class Spool:
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         target = self._path(end.tag)
-        scratch = target.with_suffix(f".{os.getpid()}.tmp")
+        # Not beside it: there systemd watches, and what a killed process leaves is nothing to send.
+        scratch = self._root / f"{target.stem}.{os.getpid()}.tmp"
         try:
             with scratch.open("w", encoding="utf-8") as file:
                 file.write(end.to_json())
@@ -144,5 +146,12 @@ class Spool:
 
     def _put_aside(self, path: Path) -> None:
         """For people to look at; nobody tries it again."""
-        self._bad.mkdir(mode=0o700, exist_ok=True)
-        path.rename(self._bad / path.name)
+        try:
+            self._bad.mkdir(mode=0o700, exist_ok=True)
+            path.rename(self._bad / path.name)
+        except FileNotFoundError:
+            # Another worker of the host has put it aside meanwhile.
+            return
+        except OSError as exc:
+            # It stays, and keeps nobody from sending the others.
+            log.warning("%s not put aside: %s", path, exc)

@@ -120,7 +120,30 @@ def test_a_full_disk_leaves_nothing_half_written(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         spool.write(END)
-    assert list((tmp_path / "primary").iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_killed_process_leaves_lies_where_nobody_waits_for_it_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd starts the sender as long as the broker's directory is not empty."""
+    spool = Spool(tmp_path, "primary")
+    seen: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.extend((tmp_path / "primary").iterdir()))
+    spool.write(END)
+    # At the first one, of the file itself, nothing of it was there yet.
+    assert [path.suffix for path in seen] == [".json"]
+
+
+def test_one_that_cannot_be_put_aside_keeps_nobody_from_sending(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool, broker = Spool(tmp_path, "primary"), Broker()
+    spool.write(END)
+    (tmp_path / "primary" / "0.json").write_text("damaged", encoding="utf-8")
+    (tmp_path / "bad").write_text("no directory", encoding="utf-8")
+    assert send(spool, broker) == 1
+    assert "not put aside" in caplog.text
 
 
 def test_a_tag_may_be_any_text(tmp_path: Path) -> None:
