@@ -22,8 +22,6 @@ from swarm.scaler.model import Instance
 
 log = logging.getLogger(__name__)
 
-#: Whose count is whose: the first word of a reading's name.
-COMPONENTS = ("workers", "producers", "scaler", "flower")
 #: Requests of a task before any were measured: published, taken, committed, three events, its part
 #: of bells and leases.
 _REQUESTS_PER_TASK = 8.0
@@ -40,7 +38,7 @@ class Reading:
     """What one process says it has asked since it started."""
 
     name: str
-    """Component, and who of it: `workers h1 browser 3`."""
+    """Component (workers, producers, scaler, flower), and who of it: `workers h1 browser 3`."""
     total: int
     process: int = 0
     """What tells it from the one before it; 0 if there is but one for ever."""
@@ -138,6 +136,9 @@ class Meter:
         self._told_for = self._outlook.resets_at
         # None until it was put right once: an earlier run may have left it closed.
         self._is_closed: bool | None = None
+        # The end of the period for which it was closed.
+        self._closed_until: datetime | None = None
+        self._gate_refusal = ""
         self._gate_again_at = now
         self._tasks_ended: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._ended = self._asked_for_them = 0
@@ -162,6 +163,11 @@ class Meter:
         if self._ended < _MEASURED_TASKS:
             return _REQUESTS_PER_TASK
         return max(3.0, self._asked_for_them / self._ended)
+
+    @property
+    def tasks_ended(self) -> int:
+        """Since this meter began."""
+        return self._ended
 
     async def account(
         self, readings: Iterable[Reading], instances: Iterable[Instance], tasks: int | None
@@ -197,14 +203,16 @@ class Meter:
             self._save_failed = False
 
     def _measure(self, before: Ledger, instances: Iterable[Instance]) -> None:
-        ended = 0
+        """What is asked while tasks are being done is asked for them."""
+        ended, is_working = 0, False
         for each in instances:
             pid, count = self._tasks_ended.get(each.key, (each.pid, each.tasks_ended))
             ended += max(0, each.tasks_ended - count) if pid == each.pid else each.tasks_ended
+            is_working = is_working or bool(each.active or each.reserved)
             self._tasks_ended[each.key] = (each.pid, each.tasks_ended)
-        used = self._accounts.ledger.used
-        if ended:
-            self._ended += ended
+        self._ended += ended
+        if ended or is_working:
+            used = self._accounts.ledger.used
             self._asked_for_them += sum(
                 used.get(name, 0) - before.used.get(name, 0) for name in ("workers", "producers")
             )
@@ -257,17 +265,23 @@ class Meter:
                 await self._gate.open_to_producers()
                 if self._is_closed:
                     log.info("the %s broker takes tasks again", self._broker)
-        except (RedisError, OSError):
-            # What is wrong with the broker others tell.
+        except (RedisError, OSError) as exc:
             self._gate_again_at = self._clock() + _GATE_AGAIN
+            if str(exc) != self._gate_refusal:
+                what = "close to" if must_close else "open to"
+                log.warning("the %s broker did not %s producers: %s", self._broker, what, exc)
+            self._gate_refusal = str(exc)
             return
+        self._gate_refusal = ""
         self._is_closed = must_close
+        self._closed_until = seen.resets_at if must_close else None
 
     def _must_close(self, tasks: int | None) -> bool | None:
         """None while it cannot be told."""
         if self._is_closed:
-            # It opens with the next period, or with a larger limit, and not as queues get empty.
-            return self._outlook.share >= 0.5
+            # It opens with the next period, or with a larger limit and a restart, and not as its
+            # queues get empty: else it would open and close all the time.
+            return self._outlook.resets_at == self._closed_until
         if tasks is None:
             return None
         return self._outlook.is_for_the_rest(tasks, self.requests_per_task)

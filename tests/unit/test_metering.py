@@ -232,6 +232,13 @@ async def test_the_rest_is_kept_for_what_is_queued(
     assert not stage.meter.is_closed
 
 
+async def test_it_stays_closed_however_early_it_was(stage: Stage) -> None:
+    for _ in range(3):
+        await stage.account(10_000, tasks=50_000)
+    await stage.account(10_000, tasks=0)
+    assert stage.gate.verbs == ["close"]
+
+
 async def test_at_the_wall_there_is_no_rest(stage: Stage) -> None:
     await stage.account(100_000, tasks=0)
     assert stage.gate.verbs == ["close"]
@@ -256,14 +263,20 @@ async def test_a_restart_leaves_it_closed_or_puts_it_right(stage: Stage) -> None
     assert stage.gate.verbs == ["close", "close", "open"]
 
 
-async def test_a_broker_that_cannot_be_told_is_told_a_minute_later(stage: Stage) -> None:
+async def test_a_broker_that_cannot_be_told_is_told_a_minute_later(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     stage.gate.away = True
     for _ in range(5):
         await stage.account(99_999, tasks=500)
     assert stage.gate.verbs == ["close"]
-    stage.gate.away = False
     await stage.account(99_999, tasks=500, after=timedelta(seconds=61))
     assert stage.gate.verbs == ["close", "close"]
+    # Once: a missing right lasts.
+    assert caplog.text.count("the primary broker did not close to producers: away") == 1
+    stage.gate.away = False
+    await stage.account(99_999, tasks=500, after=timedelta(seconds=61))
+    assert stage.gate.verbs == ["close", "close", "close"]
     assert stage.meter.is_closed
 
 
@@ -273,3 +286,18 @@ async def test_what_a_task_costs_is_measured(stage: Stage) -> None:
         done = make_instance(1, tasks_ended=2 * step)
         await stage.account(12 * step, instances=(done,))
     assert stage.meter.requests_per_task == pytest.approx(6, abs=0.5)
+
+
+async def test_what_a_long_task_asks_while_it_runs_is_its_own(stage: Stage) -> None:
+    """Between two ends there are many turns; what is asked at rest is nobody's."""
+    asked = 0
+    for task in range(1, 26):
+        for _ in range(5):
+            asked += 4
+            running = make_instance(1, "busy", tasks_ended=task - 1)
+            await stage.account(asked, instances=(running,))
+        await stage.account(asked, instances=(make_instance(1, tasks_ended=task),))
+        for _ in range(5):
+            asked += 100
+            await stage.account(asked, instances=(make_instance(1, tasks_ended=task),))
+    assert stage.meter.requests_per_task == pytest.approx(20, abs=1)

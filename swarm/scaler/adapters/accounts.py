@@ -13,11 +13,14 @@ from swarm.delivery.survey import Survey
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.metering import Meter, Reading, readings_of
-from swarm.scaler.model import HostReport, Outcome
+from swarm.scaler.model import HostReport, Outcome, Unknown
 from swarm.settings import BudgetSettings
 
 #: Seconds between two looks at Flower's metrics.
 _FLOWER_S = 30.0
+#: Tasks that end until the broker is asked what producers have told it: one request for so many,
+#: and their count is never behind by more than these tasks' share.
+_LOOK_AFTER_TASKS = 20
 
 
 class BrokerAccounts:
@@ -39,6 +42,8 @@ class BrokerAccounts:
         self._place = place_of(broker)
         self._view, self._flower, self._pools, self._clock = view, flower, pools, clock
         self._asked_flower_at = float("-inf")
+        self._surveyed_at = float("-inf")
+        self._ended_then = 0
         self.meter = Meter(
             broker.name,
             settings.budget(),
@@ -68,6 +73,15 @@ class BrokerAccounts:
             tasks = survey.tasks
         await self.meter.account(readings, instances, tasks)
         self._view.stretch = self.meter.outlook.stretch
+        self._look_in_time(survey)
+
+    def _look_in_time(self, survey: Survey | Unknown) -> None:
+        if isinstance(survey, Survey) and survey.asked_at != self._surveyed_at:
+            self._surveyed_at = survey.asked_at
+            self._ended_then = self.meter.tasks_ended
+        if self.meter.tasks_ended - self._ended_then >= _LOOK_AFTER_TASKS:
+            self._ended_then = self.meter.tasks_ended
+            self._view.look_soon()
 
     async def _flowers(self) -> list[Reading]:
         if self._clock() - self._asked_flower_at < _FLOWER_S:

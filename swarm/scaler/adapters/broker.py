@@ -58,7 +58,7 @@ class RedisView:
         self._rhythm = rhythm
         self._metrics = metrics
         self._clock = clock
-        self._bells = Bells(broker, self._heard, alone=alone)
+        self._bells = Bells(broker, self.look_soon, alone=alone)
         self._attention = Attention()
         self._changed = asyncio.Event()
         self._survey: Survey | Unknown = Unknown(f"{self._called} has not been looked at yet")
@@ -118,7 +118,7 @@ class RedisView:
 
     def condition(self) -> BrokerCondition:
         if self._down_since is None:
-            return BrokerCondition()
+            return BrokerCondition(reached=isinstance(self._survey, Survey))
         return BrokerCondition(self._clock() - self._down_since, self._reason)
 
     def attend(self, attention: Attention) -> None:
@@ -157,8 +157,8 @@ class RedisView:
             for queue in queues
         }
 
-    def _heard(self) -> None:
-        """A bell rang: what is known of the queues is out of date."""
+    def look_soon(self) -> None:
+        """What is known of the broker is out of date, as when a bell rang."""
         self._heard_at = self._clock()
         self._changed.set()
 
