@@ -58,7 +58,7 @@ class FakeView:
 
     def condition(self) -> BrokerCondition:
         if self.down_for_s is None:
-            return BrokerCondition()
+            return BrokerCondition(reached=self.away is None)
         return BrokerCondition(self.down_for_s, self.away or "")
 
     def attend(self, attention: Attention) -> None:

@@ -147,8 +147,11 @@ def attention(
 
 
 def _lost_its_broker(instance: Instance) -> bool:
-    """It may be the broker's loss, of which a survey at rest would tell minutes later."""
-    return instance.connected is False and instance.state in _WORKS
+    """It may be the broker's loss, of which a survey at rest would tell minutes later.
+
+    One that is known to be cut off may be so for days.
+    """
+    return instance.connected is False and instance.state in _WORKS and not instance.cut_off
 
 
 def _running(instances: Iterable[Instance]) -> set[str]:

@@ -24,7 +24,8 @@ class InstanceState(StrEnum):
     IDLE = "idle"
     BUSY = "busy"
     PAUSED = "paused"
-    """It runs and takes no tasks, as its unit is near its limits; what it has, it does."""
+    """It runs and takes no tasks: its unit is near its limits, or its host does not reach the
+    broker. What it has, it does."""
     STOPPING = "stopping"
     FAILED = "failed"
     UNREPORTED = "unreported"
@@ -56,6 +57,8 @@ class Instance:
     """By its own fresh word it is idle, connected and blocked on its queues: they are empty."""
     connected: bool | None = None
     """Whether it reaches its broker, by its own word; None without one."""
+    cut_off: bool = False
+    """It is paused because it does not reach its broker while the scaler does."""
     queues: tuple[str, ...] | None = None
     """Queues it consumes; None for its pool's own."""
     requests: int | None = None
@@ -89,6 +92,8 @@ class BrokerCondition:
     away from it as well; None when the last one succeeded, or none was made yet."""
     reason: str = ""
     """Why, while it is down."""
+    reached: bool = False
+    """The last survey was answered and understood."""
 
     def describe(self, broker: str) -> str:
         """`primary is down for 42 s: Connection refused`."""

@@ -26,6 +26,7 @@ from swarm.scaler.model import (
     Unknown,
 )
 from swarm.scaler.ports import BrokerSide, CommandError, UnitManager
+from swarm.scaler.reach import Reach
 from swarm.settings import Settings
 
 
@@ -52,6 +53,7 @@ class Reconciler:
             )
             for name, side in brokers.items()
         }
+        self._reach = Reach(settings.pools)
         self._memories = {name: PoolMemory() for name in settings.pools}
         self._proofs: placement.Proofs = {}
         self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
@@ -77,10 +79,10 @@ class Reconciler:
 
     async def _observe(self, now: float) -> Observation:
         reports = await asyncio.gather(*(units.report() for units in self._units.values()))
-        hosts = dict(zip(self._units, reports, strict=True))
         conditions: dict[str, BrokerCondition] = {
             name: side.view.condition() for name, side in self._brokers.items()
         }
+        hosts = self._reach.seen(now, dict(zip(self._units, reports, strict=True)), conditions)
         down = policy.confirmed_down(conditions, self._settings.brokers.confirm_down_s)
         return Observation(
             now,

@@ -135,7 +135,8 @@ def snapshot(
         name: {
             "answers": condition.down_for_s is None,
             "gives_way": name in outcome.observation.confirmed_down,
-            **asdict(condition),
+            "down_for_s": condition.down_for_s,
+            "reason": condition.reason,
             **({"budget": _budget(meters[name])} if meters and name in meters else {}),
         }
         for name, condition in outcome.observation.brokers.items()

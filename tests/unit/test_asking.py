@@ -165,6 +165,8 @@ def test_a_pool_at_zero_is_looked_at_more_and_more_rarely(calm_s: float, age_s: 
         (make_instance(1, "idle", connected=False), True),
         (make_instance(1, "busy", connected=False), True),
         (make_instance(1, "paused", connected=False), True),
+        # The scaler reaches the broker, as it has been told; this may last for days.
+        (make_instance(1, "paused", connected=False, cut_off=True), False),
         (make_instance(1, "idle", connected=True), False),
         (make_instance(1, "idle"), False),
         # It has not been connected yet, or no longer is.

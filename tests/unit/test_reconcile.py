@@ -287,3 +287,18 @@ async def test_what_waits_although_an_instance_says_that_it_waits_too_is_looked_
     world.view.piles = {"browser": 1301.0}
     await world.turn()
     assert world.queues.asked == 3
+
+
+async def test_a_host_that_is_cut_off_from_the_broker_keeps_no_task_waiting() -> None:
+    """Its idle instance looks like room for what waits."""
+    world = World(browser=1)
+    world.idle("h1", 1, connected=False)
+    for _ in range(15):
+        outcome = await world.turn()
+        assert outcome.results == ()
+    await world.turn()
+    assert len(world.hosts["h2"].instances) == 1
+    assert [number for _, number in world.hosts["h1"].instances] == [1]
+    for _ in range(100):
+        await world.turn()
+    assert world.stops == []
