@@ -12,6 +12,8 @@ from swarm.settings import HostSettings, PoolSettings, ScalerSettings, Settings
 from swarm.status import InstanceStatus
 
 BROWSER = {"task_type": "browser", "queues": ["browser"], "metrics_port_base": 9100}
+#: The moment of a turn unless told otherwise.
+NOW = 1000.0
 ANALYSIS = {"task_type": "analysis", "queues": ["analysis"], "metrics_port_base": 9200}
 
 
@@ -69,18 +71,29 @@ def make_lost(number: int = 1, **fields: Any) -> Instance:
 
 
 def make_instance(number: int = 1, state: str = "idle", **fields: Any) -> Instance:
-    """Consistent unless told otherwise: a busy instance has one task, an idle one none."""
+    """Consistent unless told otherwise: a busy instance has one task, an idle one none.
+
+    `idle_for_s` and `state_for_s` are ages at `NOW`.
+    """
     instance = Instance(
         pool="browser",
         number=number,
         host="h1",
         state=InstanceState(state),
-        state_for_s=600.0,
-        idle_for_s=600.0 if state == "idle" else 0.0,
+        state_since=NOW - 600.0,
+        idle_since=NOW - 600.0 if state == "idle" else None,
         active=1 if state == "busy" else 0,
         pid=1000 + number,
     )
-    return replace(instance, **fields)
+    return replace(instance, **dated(fields, NOW))
+
+
+def dated(fields: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """An instance's fields, with moments in place of the ages `idle_for_s` and `state_for_s`."""
+    return {
+        name.replace("_for_s", "_since"): now - value if name.endswith("_for_s") else value
+        for name, value in fields.items()
+    }
 
 
 def make_instances(**counts: int) -> tuple[Instance, ...]:
@@ -93,7 +106,7 @@ def make_observation(
     waiting: int | Unknown | Mapping[str, int | Unknown] = 0,
     instances: Iterable[Instance] | Unknown = (),
     *,
-    now: float = 1000.0,
+    now: float = NOW,
     hosts: Mapping[str, HostReport | Unknown] | None = None,
     unseen: Iterable[Instance] = (),
 ) -> Observation:

@@ -6,7 +6,7 @@ The contract tests hold both to the same behaviour.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from swarm.scaler.model import (
     Unknown,
 )
 from swarm.scaler.ports import BrokerSide, CommandError
+from tests.builders import NOW, dated
 
 
 @dataclass
@@ -108,6 +109,7 @@ class FakeUnits:
     refuses: str | None = None
     """Says no to every start and stop."""
     asked: list[Start | Stop] = field(default_factory=list)
+    clock: Callable[[], float] = lambda: NOW
 
     async def report(self) -> HostReport | Unknown:
         if self.away is not None:
@@ -127,8 +129,9 @@ class FakeUnits:
         self.instances.pop((pool, number), None)
 
     def add(self, pool: str, number: int, state: InstanceState, **fields: Any) -> None:
-        instance = Instance(pool, number, self.host, state, pid=1000 + number)
-        self.instances[pool, number] = replace(instance, **fields)
+        now = self.clock()
+        instance = Instance(pool, number, self.host, state, state_since=now, pid=1000 + number)
+        self.instances[pool, number] = replace(instance, **dated(fields, now))
 
     def _check(self, pool: str, number: int) -> None:
         if self.away is not None or self.refuses is not None:

@@ -77,12 +77,14 @@ def tended(pools: Mapping[str, PoolSettings], instances: Iterable[Instance]) -> 
     )
 
 
-def may_shrink(pool: PoolSettings, scaler: ScalerSettings, instances: Iterable[Instance]) -> bool:
+def may_shrink(
+    pool: PoolSettings, scaler: ScalerSettings, instances: Iterable[Instance], *, now: float
+) -> bool:
     """Whether there are more of its instances than it keeps, and one is idle for long enough."""
     running = [instance for instance in instances if instance.state in _RUNS]
     busy = sum(instance.state is InstanceState.BUSY for instance in running)
     return len(running) > max(pool.min_instances, busy + pool.spare) and any(
-        instance.idle_for_s >= scaler.idle_before_stop_s for instance in running
+        instance.idle_for_s(now) >= scaler.idle_before_stop_s for instance in running
     )
 
 
@@ -91,6 +93,7 @@ def choose(
     scaler: ScalerSettings,
     instances: Collection[Instance],
     *,
+    now: float,
     quiet: Collection[str] = (),
     doubted: Collection[str] = (),
     metered: bool = False,
@@ -109,7 +112,7 @@ def choose(
         own = [instance for instance in instances if instance.pool == name]
         if waited_on.issuperset(pool.queues):
             sure = not set(doubted).intersection(pool.queues)
-            return Source.NOBODY if sure and not may_shrink(pool, scaler, own) else teller
+            return Source.NOBODY if sure and not may_shrink(pool, scaler, own, now=now) else teller
         if name in running and not metered:
             return Source.FLOWER
         if waited_on.union(quiet).issuperset(pool.queues):

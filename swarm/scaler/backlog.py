@@ -71,6 +71,7 @@ class Backlog:
             pools,
             self._scaler,
             asking.reported(hosts),
+            now=now,
             quiet=self._view.quiet(),
             doubted=[queue for queue, at in piled.items() if self._cleared.get(queue) != at],
             metered=self._metered,

@@ -1,6 +1,7 @@
 """The scaler's values: what was observed, what was decided and why, what came of it.
 
-Times are seconds of the scaler's monotonic clock; ages and durations are seconds.
+Times are seconds of the scaler's monotonic clock, those that hosts tell of too: adapters convert
+them. Ages and durations are seconds.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class Instance:
     number: int
     host: str
     state: InstanceState
-    state_for_s: float = 0.0
-    """Seconds since the unit last changed its state."""
-    idle_for_s: float = 0.0
-    """Seconds without a task, by its own word; 0 unless idle."""
+    state_since: float = 0.0
+    """When the unit last changed its state."""
+    idle_since: float | None = None
+    """Since when it has had no task, by its own word; None unless idle."""
     active: int = 0
     reserved: int = 0
     capacity: int = 1
@@ -74,13 +75,23 @@ class Instance:
     def name(self) -> str:
         return f"celery-{self.pool}@{self.number} on {self.host}"
 
+    def state_for_s(self, now: float) -> float:
+        return max(0.0, now - self.state_since)
+
+    def idle_for_s(self, now: float) -> float:
+        """Seconds without a task; 0 unless idle."""
+        return 0.0 if self.idle_since is None else max(0.0, now - self.idle_since)
+
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """What one host said in this turn."""
+    """How one host was at one moment."""
 
     instances: tuple[Instance, ...]
     memory_available_mb: int | None = None
+    seen_at: float | None = None
+    """That moment; None for that of the turn. What came after it is not known: nothing proves that
+    who was idle then still is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,13 @@ class Observation:
     """Each broker that has pools."""
     confirmed_down: frozenset[str] = frozenset()
     """Brokers that are down for long enough that their pools give way to another broker's."""
+
+    def seen_at(self, host: str) -> float:
+        """The moment that a host's report is of."""
+        report = self.hosts[host]
+        if isinstance(report, HostReport) and report.seen_at is not None:
+            return report.seen_at
+        return self.now
 
     def instances(self, pool: str) -> tuple[Instance, ...]:
         """The pool's instances on hosts that answered."""

@@ -52,9 +52,10 @@ def gather_proofs(
 ) -> dict[tuple[str, str, int], IdleProof]:
     """First sight of each instance that has been idle ever since."""
     proofs = {}
-    for report in observation.hosts.values():
+    for host, report in observation.hosts.items():
         if not isinstance(report, HostReport):
             continue
+        seen_at = observation.seen_at(host)
         for instance in report.instances:
             if instance.state is not InstanceState.IDLE:
                 continue
@@ -63,7 +64,7 @@ def gather_proofs(
                 instance.pid,
                 instance.tasks_ended,
             ):
-                first = IdleProof(observation.now, instance.pid, instance.tasks_ended)
+                first = IdleProof(seen_at, instance.pid, instance.tasks_ended)
             proofs[instance.key] = first
     return proofs
 
@@ -119,7 +120,7 @@ def proved_idle(
     return [
         instance
         for instance in _proved(observation.instances(pool), observation, proofs)
-        if instance.idle_for_s >= scaler.idle_before_stop_s
+        if instance.idle_for_s(observation.seen_at(instance.host)) >= scaler.idle_before_stop_s
     ]
 
 
@@ -141,12 +142,12 @@ def _proved(
             and proof is not None
             and proof.pid == instance.pid
             and proof.tasks_ended == instance.tasks_ended
-            and observation.now - proof.seen_at >= IDLE_PROOF_GAP_S
+            and observation.seen_at(instance.host) - proof.seen_at >= IDLE_PROOF_GAP_S
         )
 
     return sorted(
         filter(proved, instances),
-        key=lambda i: (busy.get(i.host, 0), -i.idle_for_s, i.host, -i.number),
+        key=lambda i: (busy.get(i.host, 0), -i.idle_for_s(observation.now), i.host, -i.number),
     )
 
 

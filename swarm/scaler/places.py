@@ -29,6 +29,7 @@ class Places:
         self, hosts: Mapping[str, HostSettings], scaler: ScalerSettings, observation: Observation
     ) -> None:
         self._hosts = hosts
+        self._now = observation.now
         self._reports = {
             name: report
             for name, report in observation.hosts.items()
@@ -89,7 +90,7 @@ class Places:
         return any(
             instance.pool == pool
             and instance.state is InstanceState.FAILED
-            and instance.state_for_s
+            and instance.state_for_s(self._now)
             < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
             for instance in self._reports[host].instances
         )

@@ -191,7 +191,8 @@ def _on_unknown_queue(picture: _Picture, waiting: Unknown) -> Decision:
 def _up(picture: _Picture, reason: str, wanted: int, cause: Cause) -> Decision:
     running, pool = picture.running, picture.pool
     fresh = sum(
-        instance.state in _CAPACITY and instance.state_for_s <= picture.scaler.scale_up_period_s
+        instance.state in _CAPACITY
+        and instance.state_for_s(picture.now) <= picture.scaler.scale_up_period_s
         for instance in picture.instances
     )
     settled = running - fresh

@@ -44,7 +44,7 @@ class Reach:
             return replace(
                 instance,
                 state=InstanceState.PAUSED,
-                idle_for_s=0.0,
+                idle_since=None,
                 trouble=trouble,
                 cut_off=True,
             )

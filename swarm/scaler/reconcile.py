@@ -131,7 +131,9 @@ class Reconciler:
         """A host may be lost before it shows what was started; a failed start may have worked."""
         for action in actions:
             if isinstance(action, Start):
-                started = Instance(action.pool, action.number, action.host, InstanceState.STARTING)
+                started = Instance(
+                    action.pool, action.number, action.host, InstanceState.STARTING, state_since=now
+                )
                 _, instances = self._last_seen[action.host]
                 self._last_seen[action.host] = (now, (*instances, started))
 

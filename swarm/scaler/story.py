@@ -130,7 +130,10 @@ def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
 def snapshot(
     outcome: Outcome, meters: Mapping[str, Meter] | None = None, *, written_at: float
 ) -> dict[str, Any]:
-    """status.json: the whole turn as plain values; `written_at` is Unix time."""
+    """status.json: the whole turn as plain values; `written_at` is Unix time.
+
+    Moments (`..._since`, `seen_at`) are on the clock of which `now` is the time of the turn.
+    """
     brokers = {
         name: {
             "answers": condition.down_for_s is None,
@@ -157,6 +160,7 @@ def snapshot(
     return {
         "version": 1,
         "written_at": written_at,
+        "now": outcome.observation.now,
         "brokers": brokers,
         "pools": pools,
         "hosts": hosts,

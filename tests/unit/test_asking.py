@@ -10,7 +10,7 @@ import pytest
 from swarm.scaler.asking import attention, choose, max_age_s, tended, without
 from swarm.scaler.model import HostReport, Instance, Unknown
 from swarm.settings import PoolSettings
-from tests.builders import ANALYSIS, make_instance, make_pool, make_scaler
+from tests.builders import ANALYSIS, NOW, make_instance, make_pool, make_scaler
 
 POOLS = {"browser": make_pool(), "analysis": PoolSettings.model_validate(ANALYSIS)}
 AWAY = Unknown("no answer")
@@ -26,7 +26,7 @@ ANALYST = waiting(pool="analysis")
 
 def chosen(*instances: Instance, pool: PoolSettings | None = None, **facts: Any) -> str:
     pools = {**POOLS, "browser": pool or POOLS["browser"]}
-    return choose(pools, make_scaler(), instances, **facts)["browser"].value
+    return choose(pools, make_scaler(), instances, now=NOW, **facts)["browser"].value
 
 
 @pytest.mark.parametrize(

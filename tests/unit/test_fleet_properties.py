@@ -72,14 +72,14 @@ class Host:
             return Unknown("no answer")
         shown = [self._show(number, worker) for number, worker in self.workers.items()]
         shown += [
-            Instance(POOL, number, self.name, InstanceState.FAILED, self.fleet.now - at)
+            Instance(POOL, number, self.name, InstanceState.FAILED, at)
             for number, at in self.failed.items()
         ]
         return HostReport(tuple(shown))
 
     def _show(self, number: int, worker: Worker) -> Instance:
         now = self.fleet.now
-        idle_for_s = 0.0
+        idle_since = None
         if worker.stopping:
             state = InstanceState.STOPPING
         elif now < worker.ready_at:
@@ -89,14 +89,14 @@ class Host:
         elif worker.busy_until is not None:
             state = InstanceState.BUSY
         else:
-            state, idle_for_s = InstanceState.IDLE, now - worker.idle_since
+            state, idle_since = InstanceState.IDLE, worker.idle_since
         return Instance(
             POOL,
             number,
             self.name,
             state,
-            state_for_s=now - worker.started_at,
-            idle_for_s=idle_for_s,
+            state_since=worker.started_at,
+            idle_since=idle_since,
             active=int(worker.busy_until is not None),
             waits=state is InstanceState.IDLE,
             tasks_ended=worker.ended,
@@ -236,7 +236,7 @@ async def test_no_stop_hits_work_or_acts_on_what_is_unknown(seed: int, failure_r
             victim = seen[stop.host, stop.pool, stop.number]
             assert victim.state is InstanceState.IDLE
             assert victim.active == victim.reserved == 0
-            assert victim.idle_for_s >= fleet.settings.scaler.idle_before_stop_s
+            assert victim.idle_for_s(fleet.now) >= fleet.settings.scaler.idle_before_stop_s
             first, *_, last = idle_sights[stop.host, stop.number, victim.pid]
             assert last - first >= 2, "fewer than two sights of it idle"
             assert isinstance(outcome.observation.waiting[POOL], int)

@@ -25,6 +25,7 @@ from swarm.scaler.model import (
 )
 from swarm.scaler.placement import Plan, Proofs, gather_proofs, plan
 from tests.builders import (
+    NOW,
     make_instance,
     make_lost,
     make_observation,
@@ -154,7 +155,7 @@ def test_nothing_gives_way_to_a_pool_whose_own_broker_fails() -> None:
 
 
 def test_it_need_not_have_been_idle_for_long_but_proof_it_takes() -> None:
-    short = [replace(each, idle_for_s=2.1) for each in FULL]
+    short = [replace(each, idle_since=NOW - 2.1) for each in FULL]
     assert len(stopped(made(seen(short)))) == 1
     assert stopped(made(seen(short), proofs={})) == []
     fresh = gather_proofs(replace(seen(short), now=998.1), {})

@@ -22,6 +22,7 @@ from swarm.scaler.model import (
 from swarm.scaler.placement import IdleProof, Plan, Proofs, gather_proofs, plan, proved_idle
 from swarm.settings import HostSettings
 from tests.builders import (
+    NOW,
     make_host,
     make_instance,
     make_instances,
@@ -191,6 +192,22 @@ def test_a_proof_is_kept_while_idle_and_lost_by_anything_else() -> None:
     for changed in (replace(idle, pid=7), replace(idle, tasks_ended=1)):
         again = gather_proofs(make_observation(0, [changed], now=12.0), first)
         assert again[idle.key].seen_at == 12.0
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "idle_for_s", "stops"),
+    [(NOW, 600.0, 1), (NOW - 0.5, 120.4, 0), (NOW - 1.0, 600.0, 0)],
+    ids=["now", "not yet for long enough then", "no later than the first by 2 s"],
+)
+def test_a_reading_proves_nothing_of_the_time_since(
+    seen_at: float, idle_for_s: float, stops: int
+) -> None:
+    """A picture that is looked at twice is one sight, however long lies between the two looks."""
+    idle = make_instance(1, idle_for_s=idle_for_s)
+    first = make_observation(0, now=NOW - 2.9, hosts={"h1": HostReport((idle,), seen_at=NOW - 2.9)})
+    second = make_observation(0, now=NOW, hosts={"h1": HostReport((idle,), seen_at=seen_at)})
+    proofs = gather_proofs(second, gather_proofs(first, {}))
+    assert len(made(decision(1, 0), second, proofs=proofs).actions) == stops
 
 
 def test_holding_does_nothing() -> None:

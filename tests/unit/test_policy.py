@@ -35,7 +35,8 @@ def turn(
     settings = make_scaler(**scaler or {})
     # Placement asks for more than an age: here whoever has been idle long enough has proved it.
     stoppable = sum(
-        instance.state == "idle" and instance.idle_for_s >= settings.idle_before_stop_s
+        instance.state == "idle"
+        and instance.idle_for_s(observation.now) >= settings.idle_before_stop_s
         for instance in observation.instances("browser")
     )
     return decide(

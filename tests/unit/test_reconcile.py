@@ -21,7 +21,7 @@ class World:
         self.settings = settings or make_settings()
         self.queues = FakeQueues({"browser": 0, "analysis": 0, **lengths})
         self.view = FakeView(self.queues)
-        self.hosts = {name: FakeUnits(name) for name in self.settings.hosts}
+        self.hosts = {name: FakeUnits(name, clock=lambda: self.now) for name in self.settings.hosts}
         self.now = 1000.0
         self.restart()
 

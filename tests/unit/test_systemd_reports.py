@@ -40,7 +40,7 @@ def parse(*entries: object, **fields: Any) -> HostReport:
         "instances": entries,
         **fields,
     }
-    return parse_list(json.dumps(document), host="h1", report_max_age_s=15)
+    return parse_list(json.dumps(document), host="h1", report_max_age_s=15, at=5000.0)
 
 
 def instance(*args: Any, **fields: Any) -> Instance:
@@ -95,15 +95,16 @@ def test_why_an_instance_is_not_believed_is_told(status: object, trouble: str | 
     assert instance(status).trouble == trouble
 
 
-def test_ages_are_differences_on_the_hosts_clock() -> None:
+def test_moments_on_the_hosts_clock_become_moments_on_ours() -> None:
     found = instance(word(idle_since=70.0), state_changed_at=40.0)
-    assert (found.state_for_s, found.idle_for_s) == (60.0, 30.0)
+    assert (found.state_since, found.idle_since) == (4940.0, 4970.0)
+    assert (found.state_for_s(5001.0), found.idle_for_s(5001.0)) == (61.0, 31.0)
 
 
 def test_only_an_idle_instance_has_been_idle() -> None:
-    assert instance(word(active=1, idle_since=10.0)).idle_for_s == 0.0
-    assert instance(word(idle_since=None)).idle_for_s == 0.0
-    assert instance(word(idle_since=120.0)).idle_for_s == 0.0
+    assert instance(word(active=1, idle_since=10.0)).idle_since is None
+    assert instance(word(idle_since=None)).idle_since is None
+    assert instance(word(idle_since=120.0)).idle_for_s(5000.0) == 0.0
 
 
 def test_an_inactive_unit_is_no_instance() -> None:
@@ -150,7 +151,7 @@ def test_exit_status_2_is_a_matter_of_configuration(
 )
 def test_an_answer_that_is_not_understood_is_an_error_of_the_listed_kinds(answer: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
-        parse_list(answer, host="h1", report_max_age_s=15)
+        parse_list(answer, host="h1", report_max_age_s=15, at=5000.0)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_a_paused_instance_says_why_and_nothing_of_its_queue() -> None:
     found = instance(word(paused="memory 92 % of 1.5 GiB"))
     assert found.trouble == "paused: memory 92 % of 1.5 GiB"
     assert not found.waits
-    assert found.idle_for_s == 0
+    assert found.idle_since is None
 
 
 def test_whether_an_instance_reaches_its_broker_is_its_own_word() -> None:

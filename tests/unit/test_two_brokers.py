@@ -19,7 +19,7 @@ class World:
     def __init__(self, configured: Settings | None = None) -> None:
         self.settings = configured or make_two_brokers()
         self.primary, self.fallback = FakeBroker(), FakeBroker()
-        self.hosts = {name: FakeUnits(name) for name in self.settings.hosts}
+        self.hosts = {name: FakeUnits(name, clock=lambda: self.now) for name in self.settings.hosts}
         self.now = 1000.0
         self.reconciler = Reconciler(
             self.settings,

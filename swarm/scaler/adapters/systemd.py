@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
@@ -30,7 +31,12 @@ class SystemdUnits:
         except CommandError as exc:
             return Unknown(str(exc))
         try:
-            return parse_list(answer, host=self._host, report_max_age_s=self._report_max_age_s)
+            return parse_list(
+                answer,
+                host=self._host,
+                report_max_age_s=self._report_max_age_s,
+                at=time.monotonic(),
+            )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             return Unknown(f"swarm-unitctl's answer is not understood: {exc}")
 
@@ -41,10 +47,11 @@ class SystemdUnits:
         await self._runner.run("stop", pool, str(number))
 
 
-def parse_list(answer: str, *, host: str, report_max_age_s: float) -> HostReport:
+def parse_list(answer: str, *, host: str, report_max_age_s: float, at: float) -> HostReport:
     """Read what `swarm-unitctl list` printed.
 
-    All ages are differences on the host's own clock.
+    It came at the moment `at` of our clock. Ages are differences on the host's own clock, and no
+    moment is taken to be longer ago than it is.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError, RecursionError: it is of another version
@@ -55,7 +62,7 @@ def parse_list(answer: str, *, host: str, report_max_age_s: float) -> HostReport
         raise ValueError(f"protocol version {document['version']!r}, expected {PROTOCOL_VERSION}")
     now = float(document["now"])
     instances = (
-        _instance(entry, host=host, now=now, report_max_age_s=report_max_age_s)
+        _instance(entry, host=host, now=now, report_max_age_s=report_max_age_s, at=at)
         for entry in document["instances"]
     )
     return HostReport(
@@ -65,7 +72,7 @@ def parse_list(answer: str, *, host: str, report_max_age_s: float) -> HostReport
 
 
 def _instance(
-    entry: dict[str, Any], *, host: str, now: float, report_max_age_s: float
+    entry: dict[str, Any], *, host: str, now: float, report_max_age_s: float, at: float
 ) -> Instance | None:
     """None for a unit that is loaded but not running."""
     active_state = entry["active_state"]
@@ -76,7 +83,7 @@ def _instance(
         "pool": str(entry["pool"]),
         "number": int(entry["number"]),
         "host": host,
-        "state_for_s": max(0.0, now - float(entry["state_changed_at"])),
+        "state_since": at - max(0.0, now - float(entry["state_changed_at"])),
         "pid": int(entry["main_pid"]),
         "misconfigured": active_state == "failed"
         and entry["exit_status"] == _MISCONFIGURED_EXIT_STATUS,
@@ -85,13 +92,13 @@ def _instance(
     if status is None:
         unreported = state is InstanceState.UNREPORTED
         return Instance(state=state, trouble=trouble if unreported else None, **common)
-    idle_for_s = 0.0
+    idle_since = None
     if state is InstanceState.IDLE and status.idle_since is not None:
-        idle_for_s = max(0.0, now - status.idle_since)
+        idle_since = at - max(0.0, now - status.idle_since)
     return Instance(
         state=state,
         trouble=f"paused: {status.paused}" if status.paused else None,
-        idle_for_s=idle_for_s,
+        idle_since=idle_since,
         active=status.active,
         reserved=status.reserved,
         capacity=status.capacity,
