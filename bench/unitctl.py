@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from swarm.unitctl import parse_command, run
+from swarm.unitctl import main
 
 if __name__ == "__main__":
-    print(run(parse_command(sys.argv[2:]), Path(sys.argv[1])))
+    sys.exit(main(sys.argv[2:], status_directory=Path(sys.argv[1])))

@@ -2,7 +2,7 @@
 
 Behind an SSH forced command it parses SSH_ORIGINAL_COMMAND itself; no shell sees it. It holds
 no credentials: polkit decides what its user may start and stop. Kept to the standard library,
-because it is started for every command.
+and to its lighter modules, because it is started for every command and `watch` stays.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-PROTOCOL_VERSION = 1
+from swarm.system_bus import BusError
+from swarm.unit_entry import (
+    PROTOCOL_VERSION,
+    UNIT_PATTERN,
+    instance_of,
+    memory_available_mb,
+    own_word,
+)
+from swarm.unit_watch import RequestError, watch
+
 STATUS_DIRECTORY = Path("/run/swarm/instances")
 CONTROL_DIRECTORY = Path("/run/swarm/control")
 
@@ -33,7 +41,6 @@ _PROPERTIES = (
     "ExecMainStatus",
     "StateChangeTimestampMonotonic",
 )
-_UNIT = re.compile(r"celery-(?P<pool>[a-z][a-z0-9-]{0,31})@(?P<number>[1-9][0-9]?)\.service")
 _POOL = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _NUMBER = re.compile(r"[1-9][0-9]?")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
@@ -41,11 +48,10 @@ _SOCKET = re.compile(r"(?P<pool>[a-z][a-z0-9-]{0,31})-(?P<number>[1-9][0-9]?)\.s
 #: Seconds for all instances of the host to answer. One looks for a task for up to five.
 _ANSWER_S = 7.0
 
-Verb = Literal["list", "start", "stop", "cancel"]
+Verb = Literal["list", "watch", "start", "stop", "cancel"]
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A parsed request; `pool` and `number` are of `start` and `stop`, `task_id` of `cancel`."""
 
     verb: Verb
@@ -70,11 +76,11 @@ def parse_command(words: Sequence[str]) -> Command:
     """`["start", "browser", "3"]` -> Command("start", "browser", 3).
 
     Raises:
-        RefusedError: for anything else than the four verbs in their exact form.
+        RefusedError: for anything else than the five verbs in their exact form.
     """
     match list(words):
-        case ["list"]:
-            return Command("list")
+        case ["list" | "watch" as verb]:
+            return Command("list" if verb == "list" else "watch")
         case ["start" | "stop" as verb, pool, number] if _POOL.fullmatch(
             pool
         ) and _NUMBER.fullmatch(number):
@@ -82,8 +88,8 @@ def parse_command(words: Sequence[str]) -> Command:
         case ["cancel", task_id] if _TASK_ID.fullmatch(task_id):
             return Command("cancel", task_id=task_id)
     raise RefusedError(
-        f"refused: {' '.join(words)[:120]!r}; expected: list | start POOL N | stop POOL N "
-        "| cancel TASK_ID with N from 1 to 99"
+        f"refused: {' '.join(words)[:120]!r}; expected: list | watch | start POOL N "
+        "| stop POOL N | cancel TASK_ID with N from 1 to 99"
     )
 
 
@@ -96,13 +102,13 @@ def parse_show(output: str) -> list[dict[str, Any]]:
     instances = []
     for block in output.split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        unit = _UNIT.fullmatch(properties.get("Id", ""))
-        if unit is None:
+        instance = instance_of(properties.get("Id", ""))
+        if instance is None:
             continue
         instances.append(
             {
-                "pool": unit["pool"],
-                "number": int(unit["number"]),
+                "pool": instance[0],
+                "number": instance[1],
                 "active_state": properties.get("ActiveState", ""),
                 "sub_state": properties.get("SubState", ""),
                 "result": properties.get("Result", ""),
@@ -129,14 +135,14 @@ def list_instances(status_directory: Path = STATUS_DIRECTORY) -> dict[str, Any]:
     Raises:
         SystemctlError: systemctl failed or did not answer.
     """
-    show = _systemctl("show", "celery-*@*.service", "--property", ",".join(_PROPERTIES))
+    show = _systemctl("show", UNIT_PATTERN, "--property", ",".join(_PROPERTIES))
     instances = parse_show(show)
     for instance in instances:
         instance["status"] = _read_status(status_directory, instance)
     return {
         "version": PROTOCOL_VERSION,
         "now": time.monotonic(),
-        "memory_available_mb": _memory_available_mb(),
+        "memory_available_mb": memory_available_mb(),
         "instances": instances,
     }
 
@@ -145,23 +151,10 @@ def _read_status(directory: Path, instance: Mapping[str, Any]) -> Any:
     """The instance's own word, or None when it left none or the file is of an earlier process."""
     path = directory / f"{instance['pool']}-{instance['number']}.json"
     try:
-        status = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(status, dict) or status.get("pid") != instance["main_pid"]:
-        return None
-    return status
-
-
-def _memory_available_mb() -> int | None:
-    try:
-        lines: Iterable[str] = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    return None
+    return own_word(document, instance)
 
 
 def _systemctl(*arguments: str) -> str:
@@ -230,7 +223,7 @@ def _read_answer(connection: socket.socket | str, deadline: float) -> dict[str, 
 
 
 def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
-    """Do it and return what to print.
+    """Do it, whatever it is but `watch`, and return what to print.
 
     Raises:
         SystemctlError: systemd refused or failed.
@@ -249,7 +242,12 @@ def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
     return json.dumps({"version": PROTOCOL_VERSION, "ok": True})
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    status_directory: Path = STATUS_DIRECTORY,
+) -> int:
     """Exit 0 done, 1 systemd refused or failed, 2 the request was refused."""
     words = list(sys.argv[1:] if argv is None else argv)
     original = environ.get("SSH_ORIGINAL_COMMAND")
@@ -258,13 +256,16 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         # The forced command lets a client call this program by its name, as an interactive user.
         if words[:1] == ["swarm-unitctl"]:
             words = words[1:]
-    status_directory = STATUS_DIRECTORY
     try:
-        print(run(parse_command(words), status_directory))
-    except RefusedError as exc:
+        command = parse_command(words)
+        if command.verb == "watch":
+            watch(str(status_directory), environ=environ)
+        else:
+            print(run(command, status_directory))
+    except (RefusedError, RequestError) as exc:
         print(f"swarm-unitctl: {exc}", file=sys.stderr)
         return 2
-    except SystemctlError as exc:
+    except (SystemctlError, BusError, OSError) as exc:
         print(f"swarm-unitctl: {exc}", file=sys.stderr)
         return 1
     return 0

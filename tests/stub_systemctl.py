@@ -46,33 +46,52 @@ class StubSystemctl:
     """Lives in `directory`; put `path` in front of PATH to have it found."""
 
     def __init__(self, directory: Path) -> None:
-        self._state = directory / "systemd"
-        (self._state / "units").mkdir(parents=True)
+        self.state = directory / "systemd"
+        (self.state / "units").mkdir(parents=True)
         self.path = directory / "stub-bin"
         self.path.mkdir()
         program = self.path / "systemctl"
-        program.write_text(_SCRIPT.format(state=self._state), encoding="utf-8")
+        program.write_text(_SCRIPT.format(state=self.state), encoding="utf-8")
         program.chmod(0o755)
         starting = show("UNIT", active_state="activating", sub_state="start", changed_ago_s=0)
-        (self._state / "starting").write_text(starting, encoding="utf-8")
+        (self.state / "starting").write_text(starting, encoding="utf-8")
+
+    @property
+    def bus(self) -> Path:
+        """Where a `StubBus` serves, if there is one."""
+        return self.state / "bus"
 
     @property
     def environ(self) -> dict[str, str]:
-        return {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}"}
+        return {
+            **os.environ,
+            "PATH": f"{self.path}:{os.environ['PATH']}",
+            "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.bus}",
+        }
 
     @property
     def calls(self) -> list[str]:
-        path = self._state / "calls"
+        path = self.state / "calls"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def add(self, unit: str, **properties: Any) -> None:
-        (self._state / "units" / unit).write_text(show(unit, **properties), encoding="utf-8")
+        path = self.state / "units" / unit
+        scratch = self.state / unit
+        scratch.write_text(show(unit, **properties), encoding="utf-8")
+        scratch.replace(path)
 
     def fail(self, message: str) -> None:
-        (self._state / "fail").write_text(f"{message}\n", encoding="utf-8")
+        (self.state / "fail").write_text(f"{message}\n", encoding="utf-8")
 
     def hang(self) -> None:
-        (self._state / "hang").touch()
+        (self.state / "hang").touch()
+
+    def recover(self) -> None:
+        for name in ("fail", "hang"):
+            (self.state / name).unlink(missing_ok=True)
+
+    def remove(self, unit: str) -> None:
+        (self.state / "units" / unit).unlink()
 
 
 def show(
@@ -84,6 +103,7 @@ def show(
     main_pid: object = 4711,
     exit_status: object = 0,
     changed_ago_s: float = 60,
+    job: str | None = None,
 ) -> str:
     """What `systemctl show` prints of one unit, in systemd's own order."""
     changed_at = int((time.monotonic() - changed_ago_s) * 1e6)
@@ -91,4 +111,4 @@ def show(
         f"Result={result}\nMainPID={main_pid}\nExecMainStatus={exit_status}\nId={unit}\n"
         f"ActiveState={active_state}\nSubState={sub_state}\n"
         f"StateChangeTimestampMonotonic={changed_at}\n"
-    )
+    ) + (f"Job={job}\n" if job else "")

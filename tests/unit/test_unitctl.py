@@ -1,4 +1,4 @@
-"""The program behind the forced command: four verbs, and everything else is refused."""
+"""The program behind the forced command: five verbs, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm import unitctl
+from swarm import unit_entry, unitctl
 from swarm.status import InstanceStatus
 from swarm.unitctl import Command, RefusedError, SystemctlError, parse_command, parse_show
 from tests.builders import make_status
@@ -34,12 +34,13 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSystemctl:
     ("words", "command"),
     [
         (["list"], Command("list")),
+        (["watch"], Command("watch")),
         (["start", "browser", "1"], Command("start", "browser", 1)),
         (["stop", "a-b9", "99"], Command("stop", "a-b9", 99)),
         (["cancel", "0a-b_c.d:9"], Command("cancel", task_id="0a-b_c.d:9")),
     ],
 )
-def test_the_four_verbs_are_taken(words: list[str], command: Command) -> None:
+def test_the_five_verbs_are_taken(words: list[str], command: Command) -> None:
     assert parse_command(words) == command
 
 
@@ -90,7 +91,7 @@ def test_the_unit_is_named_by_pool_and_number() -> None:
     ],
 )
 def test_anything_else_is_refused(words: list[str]) -> None:
-    with pytest.raises(RefusedError, match=r"expected: list \| start POOL N \| stop POOL N"):
+    with pytest.raises(RefusedError, match=r"expected: list \| watch \| start POOL N \| stop"):
         parse_command(words)
 
 
@@ -103,7 +104,7 @@ def test_what_is_taken_can_only_name_an_instance(words: Sequence[str]) -> None:
     except RefusedError as exc:
         refusal = str(exc)
     else:
-        assert command.verb == "list" or unitctl._UNIT.fullmatch(command.unit)
+        assert command.verb in {"list", "watch"} or unit_entry.instance_of(command.unit)
         return
     assert len(refusal) < 2000
     assert len(refusal.splitlines()) == 1
@@ -171,7 +172,7 @@ def test_list_joins_units_and_their_own_word(systemctl: StubSystemctl, tmp_path:
     systemctl.add(UNIT, main_pid=812)
     systemctl.add("celery-browser@4.service", main_pid=813)
     document = listed(tmp_path)
-    assert document["version"] == unitctl.PROTOCOL_VERSION
+    assert document["version"] == unit_entry.PROTOCOL_VERSION
     assert document["now"] > 0
     assert document["memory_available_mb"] > 0
     third, fourth = document["instances"]

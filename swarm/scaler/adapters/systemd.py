@@ -9,7 +9,7 @@ from typing import Any
 from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
 from swarm.scaler.ports import CommandError, CommandRunner
 from swarm.status import InstanceStatus
-from swarm.unitctl import PROTOCOL_VERSION
+from swarm.unit_entry import PROTOCOL_VERSION
 
 _MISCONFIGURED_EXIT_STATUS = 2
 #: Age in seconds up to which the word "idle" says that a queue is empty. Instances write at every
