@@ -23,6 +23,7 @@ import psutil
 import yaml
 
 from tests.loopback import NotifySocket, RedisServer, flower_answers, free_port, wait_until
+from tests.stub_bus import StubBus
 from tests.stub_systemctl import StubSystemctl
 
 REPOSITORY = Path(__file__).parents[1]
@@ -147,9 +148,12 @@ class Fleet:
         systemctl = StubSystemctl(self.directory)
         for number, instance in instances.items():
             systemctl.add(f"celery-{POOL}@{number}.service", main_pid=instance.pid)
-        environ = {**self.environ(redis_url), "PATH": systemctl.environ["PATH"]}
+        environ = {**self.environ(redis_url), **systemctl.own_environ}
         words = [sys.executable, "-m", "bench.scaler", str(self.status_directory)]
-        with told_ready(words, environ, self.directory / "scaler") as process:
+        with (
+            StubBus(systemctl),
+            told_ready(words, environ, self.directory / "scaler") as process,
+        ):
             yield process
         # It was to look on, not to act: otherwise its figures are those of another situation.
         if acts := [call for call in systemctl.calls if " show " not in call]:

@@ -88,7 +88,7 @@ class ScalerSettings(_Section):
     """How quickly the number of instances follows the work."""
 
     interval_s: float = Field(default=2.0, ge=0.5, le=20)
-    """Seconds between two turns."""
+    """Seconds between two turns; one comes earlier when a host tells of a change."""
     target_wait_s: float = Field(default=15.0, gt=0)
     """Seconds a task may wait in the queue; the number of instances is chosen to keep to it."""
     idle_before_stop_s: float = Field(default=120.0, ge=2)
@@ -102,7 +102,7 @@ class ScalerSettings(_Section):
     scale_up_period_s: float = Field(default=10.0, gt=0)
     """Seconds over which starts are counted for the limit on steps up."""
     host_starts_per_turn: int = Field(default=2, ge=1)
-    """Starts on one host in one turn: browsers that start together share its processors."""
+    """Starts on one host in `interval_s`: browsers that start together share its processors."""
     command_timeout_s: float = Field(default=10.0, gt=0, le=20)
     """Seconds one command on a host may take before the host counts as unknown."""
     unseen_counts_s: float = Field(default=300.0, ge=0)
@@ -234,7 +234,7 @@ class WorkerSettings(_Section):
     """Where an instance leaves word of itself, and when it takes no more work."""
 
     status_directory: Path = Field(default=Path("/run/swarm/instances"), strict=False)
-    """Status files, one an instance, read by `swarm-unitctl list`."""
+    """Status files, one an instance, read by `swarm-unitctl`."""
     control_directory: Path = Field(default=Path("/run/swarm/control"), strict=False)
     """Sockets, one an instance, by which `swarm-unitctl cancel` reaches running tasks."""
     spool_directory: Path = Field(default=Path("/var/lib/swarm/spool"), strict=False)

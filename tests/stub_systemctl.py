@@ -63,8 +63,12 @@ class StubSystemctl:
 
     @property
     def environ(self) -> dict[str, str]:
+        return {**os.environ, **self.own_environ}
+
+    @property
+    def own_environ(self) -> dict[str, str]:
+        """What leads to it."""
         return {
-            **os.environ,
             "PATH": f"{self.path}:{os.environ['PATH']}",
             "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.bus}",
         }

@@ -1,7 +1,7 @@
 """`swarm scaler run`: the loop around the turns, wired to the real world.
 
-    start -> turn -> tell (journal, STATUS, metrics, status.json, watchdog) -> sleep -> turn ...
-                                                                        SIGTERM -> leave
+    start -> turn -> tell (journal, STATUS, metrics, status.json, watchdog) -> rest -> turn ...
+                                                  interval_s, or news of a host   SIGTERM -> leave
 
 Leaving touches no instance: the next start adopts what systemd shows.
 """
@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from swarm import logs
 from swarm.brokers import Broker, BrokerName
@@ -29,10 +29,10 @@ from swarm.environment import (
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.adapters.accounts import BrokerAccounts
 from swarm.scaler.adapters.broker import RedisView
-from swarm.scaler.adapters.commands import make_runner
+from swarm.scaler.adapters.channel import WatchedUnits
+from swarm.scaler.adapters.commands import HANDSHAKES_AT_ONCE, make_runner
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.metrics import ScalerMetrics
-from swarm.scaler.adapters.systemd import SystemdUnits
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
 from swarm.scaler.ports import BrokerSide
@@ -46,6 +46,13 @@ log = logging.getLogger(__name__)
 #: A turn that takes longer than this is given up. Its parts are bounded well below (one look and
 #: one action, 20 s each at most), so it would be a defect; systemd's watchdog then decides.
 _TURN_TIMEOUT_S = 50.0
+#: Shortest time in seconds from one turn to the next, however much news there is.
+_SHORTEST_INTERVAL_S = 0.5
+#: Share of a processor that turns may take for the sake of news. A small fleet's take milliseconds.
+_NEWS_SHARE = 0.05
+#: Seconds in which every host should have been heard of, or not, before the first turn: else what
+#: runs on the others would be taken for the whole fleet.
+_SETTLE_S = 20.0
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
@@ -84,26 +91,47 @@ class Daemon:
         self._accounts: dict[BrokerName, BrokerAccounts] = {}
         self._snapshot_failed = False
         self._stop = asyncio.Event()
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Turn after turn until told to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._leave)
         scaler = self._settings.scaler
         async with AsyncExitStack() as stack:
             address = read_metrics_address(self._environ)
             await self._metrics.serve(address, scaler.metrics_port)
             stack.push_async_callback(self._metrics.close)
             sides = {broker.name: await self._enter(stack, broker) for broker in self._brokers}
-            units = {}
-            for name, host in self._settings.hosts.items():
-                runner = make_runner(host, scaler, self._environ)
-                stack.push_async_callback(runner.close)
-                units[name] = SystemdUnits(name, runner, report_max_age_s=scaler.report_max_age_s)
+            units = await self._watch_hosts(stack)
             await self._loop(Reconciler(self._settings, sides, units))
         self._notifier.stopping("stopped; instances run on")
         log.info("stopped; instances run on")
+
+    def _leave(self) -> None:
+        self._stop.set()
+        self._news.set()
+
+    async def _watch_hosts(self, stack: AsyncExitStack) -> dict[str, WatchedUnits]:
+        scaler = self._settings.scaler
+        handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+        units = {}
+        for name, host in self._settings.hosts.items():
+            runner = make_runner(host, scaler, self._environ, handshakes)
+            stack.push_async_callback(runner.close)
+            units[name] = await stack.enter_async_context(
+                WatchedUnits(
+                    name,
+                    runner,
+                    report_max_age_s=scaler.report_max_age_s,
+                    on_news=self._news.set,
+                )
+            )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                await asyncio.gather(*(each.settled() for each in units.values()))
+        return units
 
     async def _enter(self, stack: AsyncExitStack, broker: Broker) -> BrokerSide:
         alone = len(self._brokers) == 1
@@ -139,7 +167,8 @@ class Daemon:
     async def _loop(self, reconciler: Reconciler) -> None:
         first = True
         while not self._stop.is_set():
-            started_at = time.monotonic()
+            started_at, worked_s = time.monotonic(), time.process_time()
+            self._news.clear()
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
                     outcome = await reconciler.turn(started_at)
@@ -150,12 +179,16 @@ class Daemon:
                 await accounts.account(outcome)
             self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
             first = False
-            pause_s = self._settings.scaler.interval_s - (time.monotonic() - started_at)
-            try:
-                async with asyncio.timeout(max(0.0, pause_s)):
-                    await self._stop.wait()
-            except TimeoutError:
-                continue
+            await self._rest(started_at, worked_s=time.process_time() - worked_s)
+
+    async def _rest(self, started_at: float, *, worked_s: float) -> None:
+        """Until the interval is over, or a host has news and the last turn is long enough ago."""
+        latest = started_at + self._settings.scaler.interval_s
+        earliest = started_at + max(_SHORTEST_INTERVAL_S, worked_s / _NEWS_SHARE)
+        for event, until in ((self._stop, min(earliest, latest)), (self._news, latest)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await event.wait()
 
     def _tell(self, outcome: Outcome, *, seconds: float, first: bool) -> None:
         for is_warning, sentence in self._narrator.lines(outcome):

@@ -15,6 +15,10 @@ class CommandError(TransientError):
     """A command on a host did not succeed: refused, failed, no connection, no answer in time."""
 
 
+class CommandRefusedError(CommandError):
+    """`swarm-unitctl` there has no such command: the host's release may be an earlier one."""
+
+
 class QueueSource(Protocol):
     """Knows how many tasks wait."""
 
@@ -71,7 +75,10 @@ class UnitManager(Protocol):
     """Knows and changes the instances of one host."""
 
     async def report(self) -> HostReport | Unknown:
-        """The instances of every pool. Never raises: a host that is away is Unknown."""
+        """The instances of every pool, with no command before it left out.
+
+        Never raises: a host that is away is Unknown. It answers at once from what it has.
+        """
         ...
 
     async def start(self, pool: str, number: int) -> None:
@@ -102,6 +109,38 @@ class CommandRunner(Protocol):
         """
         ...
 
+    async def watch(self, listener: Listener) -> Watch:
+        """Start `swarm-unitctl watch`, heard by `listener`.
+
+        Raises:
+            CommandError: it could not be started. What goes wrong later the listener is told.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class Listener(Protocol):
+    """Hears a `swarm-unitctl watch`."""
+
+    def heard(self, output: bytes) -> None:
+        """Some of its standard output, as it came."""
+        ...
+
+    def ended(self, error: CommandError) -> None:
+        """It has ended, or cannot be heard any more; told once, and not after `Watch.close`."""
+        ...
+
+
+class Watch(Protocol):
+    """A `swarm-unitctl watch` that runs."""
+
+    def ask(self, request: str) -> None:
+        """Write a line to its standard input."""
+        ...
+
+    def close(self) -> None:
+        """End it; if it has not ended, with its connection: that may be what is broken."""
         ...

@@ -78,11 +78,11 @@ class Reconciler:
         return Outcome(observation, decisions, tuple(results), plan.notes)
 
     async def _observe(self, now: float) -> Observation:
-        reports = await asyncio.gather(*(units.report() for units in self._units.values()))
+        reports = {name: await units.report() for name, units in self._units.items()}
         conditions: dict[str, BrokerCondition] = {
             name: side.view.condition() for name, side in self._brokers.items()
         }
-        hosts = self._reach.seen(now, dict(zip(self._units, reports, strict=True)), conditions)
+        hosts = self._reach.seen(now, reports, conditions)
         down = policy.confirmed_down(conditions, self._settings.brokers.confirm_down_s)
         return Observation(
             now,

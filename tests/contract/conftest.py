@@ -22,6 +22,7 @@ from swarm.scaler.adapters.commands import SshRunner
 from swarm.settings import HostSettings
 from tests.contract.redis_keys import KEYS
 from tests.role_redis import RoleRedis
+from tests.stub_bus import StubBus
 from tests.stub_systemctl import StubSystemctl
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,6 +32,12 @@ UNITCTL = (sys.executable, "-m", "swarm.unitctl")
 @pytest.fixture
 def systemctl(tmp_path: Path) -> StubSystemctl:
     return StubSystemctl(tmp_path)
+
+
+@pytest.fixture
+def bus(systemctl: StubSystemctl) -> Iterator[StubBus]:
+    with StubBus(systemctl) as bus:
+        yield bus
 
 
 def unitctl_environ(systemctl: StubSystemctl) -> dict[str, str]:
@@ -45,6 +52,10 @@ class SshHost:
     environ: dict[str, str]
     handle: Callable[[SshHost, asyncssh.SSHServerProcess[bytes]], Any] | None = None
     """What runs for each command instead of swarm-unitctl."""
+    knows_watch: bool = True
+    """False for a host of a release without it."""
+    programs: list[asyncio.subprocess.Process] = field(default_factory=list)
+    """Every swarm-unitctl that was started."""
     commands: list[str | None] = field(default_factory=list)
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
     port: int = 0
@@ -73,6 +84,10 @@ class SshHost:
         return self.directory / "id_ed25519"
 
     @property
+    def status_directory(self) -> Path:
+        return self.directory / "instances"
+
+    @property
     def known_hosts(self) -> Path:
         return self.directory / "known_hosts"
 
@@ -85,6 +100,10 @@ class SshHost:
             for connection in self.connections:
                 connection.abort()
             await self._server.wait_closed()
+        # None outlives its connection.
+        async with asyncio.timeout(5):
+            for program in self.programs:
+                await program.wait()
 
     def drop_connections(self) -> None:
         for connection in self.connections:
@@ -99,20 +118,43 @@ class SshHost:
 
     async def _process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.commands.append(process.command)
+        if process.command == "watch" and not self.knows_watch:
+            process.stderr.write(b"swarm-unitctl: refused: 'watch'; expected: list\n")
+            process.exit(2)
+            return
         if self.handle is not None:
             await self.handle(self, process)
             return
         program = await asyncio.create_subprocess_exec(
-            *UNITCTL,
+            *(sys.executable, "-m", "bench.unitctl", str(self.status_directory)),
             env={**self.environ, "SSH_ORIGINAL_COMMAND": process.command or ""},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        output, errors = await program.communicate()
-        process.stdout.write(output)
-        process.stderr.write(errors)
-        process.exit(program.returncode or 0)
+        self.programs.append(program)
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stderr is not None
+        pump = asyncio.create_task(_pump(process.stdin, program.stdin))
+        try:
+            while output := await program.stdout.read(65_536):
+                process.stdout.write(output)
+            process.stderr.write(await program.stderr.read())
+            process.exit(await program.wait())
+        finally:
+            pump.cancel()
+
+
+async def _pump(source: asyncssh.SSHReader[bytes], target: asyncio.StreamWriter) -> None:
+    """What sshd does with standard input, which ends with its channel however that ends."""
+    try:
+        while received := await source.read(65_536):
+            target.write(received)
+    except (asyncssh.Error, OSError):
+        pass
+    finally:
+        target.close()
 
 
 class _Server(asyncssh.SSHServer):

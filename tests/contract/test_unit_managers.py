@@ -8,12 +8,13 @@ from typing import Protocol
 
 import pytest
 
+from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import LocalRunner
-from swarm.scaler.adapters.systemd import SystemdUnits
 from swarm.scaler.model import HostReport, InstanceState, Unknown
-from swarm.scaler.ports import CommandError, UnitManager
+from swarm.scaler.ports import CommandError, CommandRunner, UnitManager
 from tests.contract.conftest import UNITCTL, SshHost
 from tests.fakes import FakeUnits
+from tests.stub_bus import StubBus
 from tests.stub_systemctl import StubSystemctl
 
 
@@ -42,13 +43,14 @@ class FakeRig:
         self.fake.away = "no answer"
 
 
-class LocalRig:
-    """The real program over a stub of systemctl."""
+class HostRig:
+    """The real program over stubs of systemctl and of systemd's bus, and a way to it."""
 
-    def __init__(self, systemctl: StubSystemctl) -> None:
+    def __init__(self, systemctl: StubSystemctl, runner: CommandRunner) -> None:
         self.systemctl = systemctl
-        self.runner = LocalRunner(UNITCTL, timeout_s=5)
-        self.units: UnitManager = SystemdUnits("h1", self.runner, report_max_age_s=15)
+        self.runner = runner
+        self.watched = WatchedUnits("h1", runner, report_max_age_s=15)
+        self.units: UnitManager = self.watched
 
     def add(self, pool: str, number: int, state: InstanceState) -> None:
         words = {
@@ -63,44 +65,45 @@ class LocalRig:
         self.systemctl.fail(message)
 
     async def lose(self) -> None:
-        self.systemctl.hang()
-        self.units = SystemdUnits("h1", LocalRunner(UNITCTL, timeout_s=0.5), report_max_age_s=15)
-
-    async def close(self) -> None:
-        await self.runner.close()
+        self.systemctl.fail("Connection timed out")
 
 
-class SshRig(LocalRig):
+class SshRig(HostRig):
     """The same through an SSH server with a forced command."""
 
     def __init__(self, systemctl: StubSystemctl, host: SshHost) -> None:
-        super().__init__(systemctl)
+        super().__init__(systemctl, host.runner())
         self.host = host
-        self.ssh = host.runner()
-        self.units = SystemdUnits("h1", self.ssh, report_max_age_s=15)
 
     async def lose(self) -> None:
         await self.host.close()
 
-    async def close(self) -> None:
-        await self.ssh.close()
 
-
-@pytest.fixture(params=["fake", "local", "ssh"])
+@pytest.fixture(params=["fake", "local", "ssh", "ssh, earlier release"])
 async def rig(
-    request: pytest.FixtureRequest, on_path: StubSystemctl, ssh_host: SshHost
+    request: pytest.FixtureRequest, on_path: StubSystemctl, bus: StubBus, ssh_host: SshHost
 ) -> AsyncIterator[Rig]:
-    match request.param:
-        case "fake":
-            yield FakeRig()
-        case "local":
-            local = LocalRig(on_path)
-            yield local
-            await local.close()
-        case _:
-            remote = SshRig(on_path, ssh_host)
-            yield remote
-            await remote.close()
+    if request.param == "fake":
+        yield FakeRig()
+        return
+    ssh_host.knows_watch = request.param == "ssh"
+    local = LocalRunner(UNITCTL, timeout_s=5)
+    rig = HostRig(on_path, local) if request.param == "local" else SshRig(on_path, ssh_host)
+    async with rig.watched:
+        await rig.watched.settled()
+        yield rig
+    await rig.runner.close()
+
+
+async def seen(
+    units: UnitManager, expected: dict[tuple[str, int], InstanceState]
+) -> dict[tuple[str, int], InstanceState]:
+    """What is told of the host, as soon as it is that; a change comes in a moment."""
+    for _ in range(100):
+        if await states(units) == expected:
+            break
+        await asyncio.sleep(0.05)
+    return await states(units)
 
 
 async def states(units: UnitManager) -> dict[tuple[str, int], InstanceState]:
@@ -118,11 +121,12 @@ async def test_the_instances_of_every_pool_are_reported(rig: Rig) -> None:
     rig.add("browser", 2, InstanceState.UNREPORTED)
     rig.add("browser", 12, InstanceState.FAILED)
     rig.add("analysis", 1, InstanceState.STOPPING)
-    assert await states(rig.units) == {
+    expected = {
         ("browser", 2): InstanceState.UNREPORTED,
         ("browser", 12): InstanceState.FAILED,
         ("analysis", 1): InstanceState.STOPPING,
     }
+    assert await seen(rig.units, expected) == expected
 
 
 async def test_what_is_started_is_seen_starting(rig: Rig) -> None:
@@ -177,8 +181,12 @@ async def test_a_refusal_comes_with_the_hosts_reason(rig: Rig) -> None:
 
 async def test_a_host_that_is_away_is_unknown_and_takes_no_command(rig: Rig) -> None:
     rig.add("browser", 1, InstanceState.UNREPORTED)
-    await states(rig.units)
+    await seen(rig.units, {("browser", 1): InstanceState.UNREPORTED})
     await rig.lose()
+    for _ in range(100):
+        if isinstance(await rig.units.report(), Unknown):
+            break
+        await asyncio.sleep(0.05)
     report = await rig.units.report()
     assert isinstance(report, Unknown)
     assert report.reason

@@ -18,6 +18,7 @@ from tests.integration.scaler_process import ScalerProcess, Start
 from tests.integration.stage import REPOSITORY, Stage, make_stage
 from tests.loopback import REDIS, RedisServer, free_port, wait_until
 from tests.programs import CHROMIUM, need
+from tests.stub_bus import StubBus
 from tests.stub_systemctl import StubSystemctl
 
 
@@ -103,8 +104,10 @@ def hosted(stage: Stage, certificates: Certificates) -> Iterator[HostedStage]:
 
 
 @pytest.fixture
-def systemctl(stage: Stage) -> StubSystemctl:
-    return StubSystemctl(stage.directory)
+def systemctl(stage: Stage) -> Iterator[StubSystemctl]:
+    systemctl = StubSystemctl(stage.directory)
+    with StubBus(systemctl):
+        yield systemctl
 
 
 @pytest.fixture
@@ -126,13 +129,14 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
         *,
         auth: str = Flower.auth,
         reads_status: bool = False,
+        interval_s: float = 0.5,
         **environ: str,
     ) -> ScalerProcess:
         state_directory = stage.directory / "state"
         state_directory.mkdir()
         stage.write_config(
             scaler={
-                "interval_s": 0.5,
+                "interval_s": interval_s,
                 "metrics_port": free_port(),
                 "state_directory": str(state_directory),
             },

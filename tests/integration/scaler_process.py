@@ -42,7 +42,7 @@ class ScalerProcess:
                 [sys.executable, *words],
                 env={
                     **stage.environ,
-                    "PATH": systemctl.environ["PATH"],
+                    **systemctl.own_environ,
                     "CREDENTIALS_DIRECTORY": str(credentials),
                     "NOTIFY_SOCKET": str(self.notify.path),
                     **environ,

@@ -82,6 +82,22 @@ def test_a_systemd_that_does_not_answer_is_told_once(
     assert "away: here" in "".join(scaler.notify.told)
 
 
+def test_news_of_a_host_brings_a_turn_before_its_time(
+    systemctl: StubSystemctl, start: Start
+) -> None:
+    scaler = start(None, interval_s=20.0)
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 1, what="the first turn")
+    systemctl.add("celery-browser@3.service")
+    started = time.monotonic()
+    wait_until(
+        lambda: "celery-browser@3 on here runs but does not report" in scaler.log, what="the line"
+    )
+    assert time.monotonic() - started < 3
+    turns = scaler.notify.told.count("WATCHDOG=1")
+    time.sleep(3)
+    assert scaler.notify.told.count("WATCHDOG=1") == turns, "turns without news"
+
+
 def instance_of(worker: WorkerProcess, systemctl: StubSystemctl, unit: str) -> None:
     """Let systemd show it as one that runs."""
     systemctl.add(unit, main_pid=worker.process.pid)

@@ -118,6 +118,15 @@ def test_a_host_runs_only_its_pools() -> None:
     assert result.notes == ("browser: 1 of 1 starts wait, no host that answers runs this pool",)
 
 
+@pytest.mark.parametrize(("started_ago_s", "starts"), [(0.5, 1), (1.4, 1), (1.6, 2)])
+def test_a_turn_that_comes_early_starts_no_more_than_the_interval_allows(
+    started_ago_s: float, starts: int
+) -> None:
+    started = make_instance(1, "starting", state_for_s=started_ago_s)
+    observation = fleet([started], Unknown("away"))
+    assert len(made(decision(1, 4), observation).actions) == starts
+
+
 @pytest.mark.parametrize(
     ("failed_ago_s", "misconfigured", "paused"),
     [(59.0, False, True), (60.0, False, False), (599.0, True, True), (600.0, True, False)],

@@ -5,19 +5,36 @@ from __future__ import annotations
 import asyncio
 import os
 import sysconfig
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import asyncssh
 
 from swarm.errors import ConfigError
-from swarm.scaler.ports import CommandError, CommandRunner
+from swarm.scaler.ports import (
+    CommandError,
+    CommandRefusedError,
+    CommandRunner,
+    Listener,
+    Watch,
+)
 from swarm.settings import HostSettings, ScalerSettings
 
-#: Commands at once on one SSH connection; sshd's MaxSessions is 10 by default.
+#: Commands at once on one SSH connection, beside the watch; sshd's MaxSessions is 10 by default.
 _SESSIONS_PER_HOST = 4
-_KEEPALIVE_S = 5
+#: Connections of one daemon that are being made at once: each takes some milliseconds of its
+#: processor, and a thousand that begin together would all be late.
+HANDSHAKES_AT_ONCE = 16
+#: Cheaper by half for the short packets of a watch than asyncssh's first choice, which stays next.
+_ENCRYPTION = "^aes128-gcm@openssh.com"
+#: Bytes of a watch that may be under way. It keeps a host that tells endlessly from taking memory.
+_WINDOW = 256 * 1024
+#: Of what a watch says on standard error, its last words count.
+_LAST_WORDS = 4096
+#: Exit status of `swarm-unitctl` for what it does not know.
+_REFUSED = 2
 
 
 def local_unitctl() -> tuple[str, ...]:
@@ -26,9 +43,14 @@ def local_unitctl() -> tuple[str, ...]:
 
 
 def make_runner(
-    host: HostSettings, scaler: ScalerSettings, environ: Mapping[str, str]
+    host: HostSettings,
+    scaler: ScalerSettings,
+    environ: Mapping[str, str],
+    handshakes: asyncio.Semaphore | None = None,
 ) -> CommandRunner:
     """The way to a host, by what config.yaml says of it.
+
+    Watches of hosts that share `handshakes` open their connections in turn.
 
     Raises:
         ConfigError: it is a remote one, and there is no key.
@@ -40,6 +62,7 @@ def make_runner(
         key=_ssh_key(scaler, environ),
         known_hosts=scaler.known_hosts,
         timeout_s=scaler.command_timeout_s,
+        handshakes=handshakes,
     )
 
 
@@ -60,6 +83,7 @@ class LocalRunner:
     def __init__(self, program: Sequence[str], *, timeout_s: float) -> None:
         self._program = tuple(program)
         self._timeout_s = timeout_s
+        self._watches: set[_LocalWatch] = set()
 
     async def run(self, *words: str) -> str:
         try:
@@ -86,8 +110,57 @@ class LocalRunner:
             process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
         )
 
+    async def watch(self, listener: Listener) -> Watch:
+        watch = _LocalWatch(listener)
+        try:
+            await asyncio.get_running_loop().subprocess_exec(lambda: watch, *self._program, "watch")
+        except OSError as exc:
+            raise CommandError(f"{self._program[0]} did not start: {exc.strerror}") from exc
+        self._watches = {each for each in self._watches if not each.gone.is_set()} | {watch}
+        return watch
+
     async def close(self) -> None:
-        return
+        for watch in self._watches:
+            watch.close()
+            await watch.gone.wait()
+
+
+class _LocalWatch(asyncio.SubprocessProtocol):
+    """A `Watch` that is a child of this process."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener: Listener | None = listener
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._errors = b""
+        self.gone = asyncio.Event()
+        """Set when the process has ended."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self._errors = (self._errors + data)[-_LAST_WORDS:]
+        elif self._listener is not None:
+            self._listener.heard(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Called when the process has ended, and all that it wrote has come."""
+        self.gone.set()
+        if self._listener is not None and self._transport is not None:
+            self._listener.ended(_why_ended(self._transport.get_returncode(), self._errors))
+
+    def ask(self, request: str) -> None:
+        pipe = None if self._transport is None else self._transport.get_pipe_transport(0)
+        if isinstance(pipe, asyncio.WriteTransport):
+            pipe.write(f"{request}\n".encode())
+
+    def close(self) -> None:
+        self._listener = None
+        if self._transport is not None:
+            with suppress(ProcessLookupError):
+                self._transport.kill()
+            self._transport.close()
 
 
 class SshRunner:
@@ -97,8 +170,15 @@ class SshRunner:
     """
 
     def __init__(
-        self, host: HostSettings, *, key: Path, known_hosts: Path, timeout_s: float
+        self,
+        host: HostSettings,
+        *,
+        key: Path,
+        known_hosts: Path,
+        timeout_s: float,
+        handshakes: asyncio.Semaphore | None = None,
     ) -> None:
+        self._handshakes = handshakes or asyncio.Semaphore(HANDSHAKES_AT_ONCE)
         self._host = host
         self._key = key
         self._known_hosts = known_hosts
@@ -108,22 +188,43 @@ class SshRunner:
         self._sessions = asyncio.Semaphore(_SESSIONS_PER_HOST)
 
     async def run(self, *words: str) -> str:
-        try:
-            async with asyncio.timeout(self._timeout_s), self._sessions:
-                connection = await self._connect()
-                done = await connection.run(" ".join(words), check=False)
-        except TimeoutError as exc:
-            # A host that stopped answering would hold this connection for minutes.
-            self._drop()
-            raise CommandError(f"no answer in {self._timeout_s:g} s") from exc
-        except (asyncssh.Error, OSError, ValueError) as exc:
-            # ValueError: a key or a known_hosts file that cannot be parsed.
-            self._drop()
-            raise CommandError(f"SSH: {str(exc) or type(exc).__name__}") from exc
+        async with self._in_time(), self._sessions:
+            connection = await self._connect()
+            done = await connection.run(" ".join(words), check=False)
         if done.exit_status is None:
             self._drop()
             raise CommandError("SSH: connection lost before the answer")
         return _checked(done.exit_status, str(done.stdout or ""), str(done.stderr or ""))
+
+    async def watch(self, listener: Listener) -> Watch:
+        async with self._handshakes, self._in_time():
+            connection = await self._connect()
+            watch = _SshWatch(listener, connection)
+            await connection.create_session(lambda: watch, "watch", encoding=None, window=_WINDOW)
+        return watch
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Give what goes wrong inside a reason, and the connection up with it.
+
+        A host that stopped answering would hold it for minutes.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except TimeoutError as exc:
+            self._drop()
+            raise CommandError(f"no answer in {self._timeout_s:g} s") from exc
+        except asyncssh.HostKeyNotVerifiable as exc:
+            self._drop()
+            name = f"{self._host.address} port {self._host.port}"
+            raise CommandError(
+                f"SSH: {exc}: {name} has another key than {self._known_hosts} says, or none there"
+            ) from exc
+        except (asyncssh.Error, OSError, ValueError) as exc:
+            # ValueError: a key or a known_hosts file that cannot be parsed.
+            self._drop()
+            raise CommandError(f"SSH: {str(exc) or type(exc).__name__}") from exc
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -144,8 +245,9 @@ class SshRunner:
                     config=None,
                     agent_path=None,
                     preferred_auth="publickey",
-                    keepalive_interval=_KEEPALIVE_S,
-                    keepalive_count_max=2,
+                    encryption_algs=_ENCRYPTION,
+                    # No keepalive: a watch that falls silent ends the connection, a command that
+                    # is not answered too.
                 )
             return self._connection
 
@@ -155,8 +257,53 @@ class SshRunner:
             self._connection = None
 
 
+class _SshWatch(asyncssh.SSHClientSession[bytes]):
+    """A `Watch` on an SSH connection."""
+
+    def __init__(self, listener: Listener, connection: asyncssh.SSHClientConnection) -> None:
+        self._listener: Listener | None = listener
+        self._connection = connection
+        self._is_gone = False
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._errors = b""
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype == asyncssh.EXTENDED_DATA_STDERR:
+            self._errors = (self._errors + data)[-_LAST_WORDS:]
+        elif self._listener is not None:
+            self._listener.heard(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_gone = True
+        if self._listener is None or self._channel is None:
+            return
+        status = self._channel.get_exit_status()
+        if status is None:
+            reason = "connection lost" if exc is None else str(exc) or type(exc).__name__
+            self._listener.ended(CommandError(f"SSH: {reason}"))
+        else:
+            self._listener.ended(_why_ended(status, self._errors))
+
+    def ask(self, request: str) -> None:
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.write(f"{request}\n".encode())
+
+    def close(self) -> None:
+        self._listener = None
+        if not self._is_gone:
+            self._connection.abort()
+
+
 def _checked(status: int | None, output: str, errors: str) -> str:
-    if status == 0:
-        return output
-    lines = errors.strip().splitlines() or [f"exit status {status}"]
-    raise CommandError(lines[-1].removeprefix("swarm-unitctl: "))
+    if status != 0:
+        raise _why_ended(status, errors.encode())
+    return output
+
+
+def _why_ended(status: int | None, errors: bytes) -> CommandError:
+    lines = errors.decode(errors="replace").strip().splitlines() or [f"exit status {status}"]
+    reason = lines[-1].removeprefix("swarm-unitctl: ")
+    return CommandRefusedError(reason) if status == _REFUSED else CommandError(reason)

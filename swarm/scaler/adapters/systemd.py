@@ -1,50 +1,25 @@
-"""A host's instances through `swarm-unitctl`: its words out, its JSON in, for every transport."""
+"""What `swarm-unitctl` tells of an instance, as the scaler sees it."""
 
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
-from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
-from swarm.scaler.ports import CommandError, CommandRunner
+from swarm.scaler.model import HostReport, Instance, InstanceState
 from swarm.status import InstanceStatus
 from swarm.unit_entry import PROTOCOL_VERSION
+from swarm.unit_watch import LATE_S
 
 _MISCONFIGURED_EXIT_STATUS = 2
-#: Age in seconds up to which the word "idle" says that a queue is empty. Instances write at every
-#: change, and every 5 s; a process that was frozen since would be believed for no longer.
-_WAITS_MAX_AGE_S = 7.0
-
-
-class SystemdUnits:
-    """A `UnitManager` for one host."""
-
-    def __init__(self, host: str, runner: CommandRunner, *, report_max_age_s: float) -> None:
-        self._host = host
-        self._runner = runner
-        self._report_max_age_s = report_max_age_s
-
-    async def report(self) -> HostReport | Unknown:
-        try:
-            answer = await self._runner.run("list")
-        except CommandError as exc:
-            return Unknown(str(exc))
-        try:
-            return parse_list(
-                answer,
-                host=self._host,
-                report_max_age_s=self._report_max_age_s,
-                at=time.monotonic(),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            return Unknown(f"swarm-unitctl's answer is not understood: {exc}")
-
-    async def start(self, pool: str, number: int) -> None:
-        await self._runner.run("start", pool, str(number))
-
-    async def stop(self, pool: str, number: int) -> None:
-        await self._runner.run("stop", pool, str(number))
+#: What parsing raises when it does not understand.
+MALFORMED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def parse_list(answer: str, *, host: str, report_max_age_s: float, at: float) -> HostReport:
@@ -54,15 +29,14 @@ def parse_list(answer: str, *, host: str, report_max_age_s: float, at: float) ->
     moment is taken to be longer ago than it is.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is of another version
-            or malformed.
+        one of `MALFORMED`: it is of another version or malformed.
     """
     document = json.loads(answer)
     if document["version"] != PROTOCOL_VERSION:
         raise ValueError(f"protocol version {document['version']!r}, expected {PROTOCOL_VERSION}")
     now = float(document["now"])
     instances = (
-        _instance(entry, host=host, now=now, report_max_age_s=report_max_age_s, at=at)
+        parse_instance(entry, host=host, now=now, report_max_age_s=report_max_age_s, at=at)
         for entry in document["instances"]
     )
     return HostReport(
@@ -71,10 +45,17 @@ def parse_list(answer: str, *, host: str, report_max_age_s: float, at: float) ->
     )
 
 
-def _instance(
+def parse_instance(
     entry: dict[str, Any], *, host: str, now: float, report_max_age_s: float, at: float
 ) -> Instance | None:
-    """None for a unit that is loaded but not running."""
+    """One entry, told at `now` of the host's clock and `at` of ours.
+
+    None for a unit that is loaded but not running. A word older than `LATE_S` no longer says that
+    queues are empty: a process that is frozen since would be believed for no longer.
+
+    Raises:
+        one of `MALFORMED`: it is not understood.
+    """
     active_state = entry["active_state"]
     if active_state == "inactive":
         return None
@@ -106,7 +87,7 @@ def _instance(
         waits=(
             state is InstanceState.IDLE
             and status.broker == "ok"
-            and now - status.written_at <= _WAITS_MAX_AGE_S
+            and now - status.written_at <= LATE_S
         ),
         connected=status.broker == "ok",
         queues=status.queues,
