@@ -59,6 +59,8 @@ def without(
 
     They serve another broker, whose queues may have the same names.
     """
+    if not pools:
+        return dict(hosts)
     return {
         name: replace(report, instances=tuple(i for i in report.instances if i.pool not in pools))
         if isinstance(report, HostReport)

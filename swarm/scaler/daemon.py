@@ -9,7 +9,6 @@ Leaving touches no instance: the next start adopts what systemd shows.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -37,7 +36,8 @@ from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
 from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
-from swarm.scaler.story import Narrator, snapshot, status_line
+from swarm.scaler.snapshot import Snapshots
+from swarm.scaler.story import Narrator, status_line
 from swarm.sdnotify import Notifier
 from swarm.settings import Settings
 
@@ -49,7 +49,7 @@ _TURN_TIMEOUT_S = 50.0
 #: Shortest time in seconds from one turn to the next, however much news there is.
 _SHORTEST_INTERVAL_S = 0.5
 #: Share of a processor that turns may take for the sake of news. A small fleet's take milliseconds.
-_NEWS_SHARE = 0.05
+_NEWS_SHARE = 0.025
 #: Seconds in which every host should have been heard of, or not, before the first turn: else what
 #: runs on the others would be taken for the whole fleet.
 _SETTLE_S = 20.0
@@ -88,6 +88,7 @@ class Daemon:
         self._environ = environ
         self._metrics = ScalerMetrics(settings)
         self._narrator = Narrator()
+        self._snapshots = Snapshots()
         self._accounts: dict[BrokerName, BrokerAccounts] = {}
         self._snapshot_failed = False
         self._stop = asyncio.Event()
@@ -211,8 +212,9 @@ class Daemon:
         target = self._settings.scaler.state_directory / "status.json"
         scratch = target.with_suffix(".tmp")
         try:
-            document = snapshot(outcome, meters, written_at=time.time())
-            scratch.write_text(json.dumps(document), "utf-8")
+            scratch.write_text(
+                self._snapshots.text(outcome, meters, written_at=time.time()), "utf-8"
+            )
             scratch.replace(target)
         except OSError as exc:
             if not self._snapshot_failed:

@@ -52,6 +52,7 @@ class Reach:
         judged = {
             name: replace(report, instances=tuple(map(judge, report.instances)))
             if isinstance(report, HostReport)
+            and any(instance.connected is False for instance in report.instances)
             else report
             for name, report in hosts.items()
         }

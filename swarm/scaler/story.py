@@ -1,12 +1,9 @@
-"""What a turn means to people: journal lines, the STATUS line, status.json."""
+"""What a turn means to people: journal lines, the STATUS line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from swarm.scaler.metering import Meter
 from swarm.scaler.model import (
     ActionResult,
     Cause,
@@ -125,58 +122,3 @@ def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
     if away:
         held.append(f"away: {', '.join(away)}")
     return "; ".join([*parts, *held])
-
-
-def snapshot(
-    outcome: Outcome, meters: Mapping[str, Meter] | None = None, *, written_at: float
-) -> dict[str, Any]:
-    """status.json: the whole turn as plain values; `written_at` is Unix time.
-
-    Moments (`..._since`, `seen_at`) are on the clock of which `now` is the time of the turn.
-    """
-    brokers = {
-        name: {
-            "answers": condition.down_for_s is None,
-            "gives_way": name in outcome.observation.confirmed_down,
-            "down_for_s": condition.down_for_s,
-            "reason": condition.reason,
-            **({"budget": _budget(meters[name])} if meters and name in meters else {}),
-        }
-        for name, condition in outcome.observation.brokers.items()
-    }
-    hosts: dict[str, Any] = {}
-    for name, report in outcome.observation.hosts.items():
-        if isinstance(report, HostReport):
-            hosts[name] = {"answers": True, "instances": [asdict(i) for i in report.instances]}
-        else:
-            hosts[name] = {"answers": False, "reason": report.reason, "instances": []}
-    pools: dict[str, Any] = {}
-    for name, decision in outcome.decisions.items():
-        waiting = outcome.observation.waiting[name]
-        pools[name] = {
-            **asdict(decision),
-            "waiting": waiting if isinstance(waiting, int) else None,
-        }
-    return {
-        "version": 1,
-        "written_at": written_at,
-        "now": outcome.observation.now,
-        "brokers": brokers,
-        "pools": pools,
-        "hosts": hosts,
-    }
-
-
-def _budget(meter: Meter) -> dict[str, Any]:
-    seen = meter.outlook
-    return {
-        "used": seen.used,
-        "limit": seen.limit,
-        "resets_at": seen.resets_at.isoformat(),
-        "per_hour": None if seen.per_hour is None else round(seen.per_hour, 1),
-        "expected": seen.expected,
-        "exhausted_at": None if seen.exhausted_at is None else seen.exhausted_at.isoformat(),
-        "takes_tasks": not meter.is_closed,
-        "requests_per_task": round(meter.requests_per_task, 1),
-        "by_component": dict(meter.used),
-    }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarm.scaler.model import BrokerCondition, Cause, Decision, Direction, Outcome, Unknown
-from swarm.scaler.story import snapshot
+from swarm.scaler.snapshot import Snapshots
 from tests.builders import make_instances, make_observation
 
 CONFIG = """
@@ -155,8 +155,9 @@ def write_status(
     )
     confirmed = frozenset(n for n, c in (brokers or {}).items() if (c.down_for_s or 0) >= 30)
     observation = replace(observation, brokers=brokers or {}, confirmed_down=confirmed)
-    document = snapshot(Outcome(observation, {"browser": decision}), written_at=time.time() - ago_s)
-    (directory / "status.json").write_text(json.dumps(document), encoding="utf-8")
+    outcome = Outcome(observation, {"browser": decision})
+    text = Snapshots().text(outcome, written_at=time.time() - ago_s)
+    (directory / "status.json").write_text(text, encoding="utf-8")
 
 
 def test_status_shows_pools_hosts_and_instances(environ: dict[str, str], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from swarm.scaler.model import (
     Decision,
     Direction,
     HostReport,
+    Instance,
     Outcome,
     Start,
     Stop,
@@ -44,6 +45,28 @@ def outcome(waiting: int | Unknown = 120) -> Outcome:
 
 def value(metrics: ScalerMetrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"swarm_scaler_{name}", labels)
+
+
+def test_the_gauges_follow_what_changes_of_a_host() -> None:
+    metrics = ScalerMetrics(make_settings())
+    busy, idle = make_instance(1, "busy"), make_instance(2)
+
+    def show(instances: list[Instance] | Unknown) -> None:
+        made = Outcome(make_observation(0, instances), {"browser": DECISION})
+        metrics.show(made, seconds=0.2)
+
+    for _ in range(2):
+        show([busy, idle])
+    show([replace(idle, number=1), idle])
+    labels = {"pool": "browser", "host": "h1"}
+    assert value(metrics, "instances", **labels, state="busy") is None
+    assert value(metrics, "instances", **labels, state="idle") == 2
+    show(Unknown("no answer"))
+    assert value(metrics, "instances", **labels, state="idle") is None
+    assert value(metrics, "host_up", host="h1") == 0
+    show([idle])
+    assert value(metrics, "instances", **labels, state="idle") == 1
+    assert value(metrics, "host_up", host="h1") == 1
 
 
 def test_a_turn_becomes_metrics() -> None:

@@ -13,12 +13,14 @@ from swarm.scaler.model import (
     Cause,
     Decision,
     Direction,
+    HostReport,
     Outcome,
     Start,
     Stop,
     Unknown,
 )
-from swarm.scaler.story import Narrator, describe, snapshot, status_line
+from swarm.scaler.snapshot import Snapshots
+from swarm.scaler.story import Narrator, describe, status_line
 from tests.builders import make_instance, make_instances, make_observation
 
 ENOUGH = Decision("browser", Direction.HOLD, 1, 1, 1, Cause.ENOUGH, "as many as needed")
@@ -126,19 +128,6 @@ def test_the_status_line_says_what_holds_it_back() -> None:
     assert status_line(outcome(waiting=12), {"browser": 6}) == "browser 1 of 6, waiting 12"
 
 
-def test_the_snapshot_is_plain_json() -> None:
-    full = outcome(
-        UP, waiting=120, instances=make_instances(busy=1), hosts={"h2": Unknown("no answer")}
-    )
-    document = json.loads(json.dumps(snapshot(full, written_at=1.5)))
-    assert document["pools"]["browser"]["waiting"] == 120
-    assert document["pools"]["browser"]["reason"] == "120 waiting"
-    assert document["hosts"]["h1"]["instances"][0]["state"] == "busy"
-    assert document["hosts"]["h2"] == {"answers": False, "reason": "no answer", "instances": []}
-    unknown = snapshot(outcome(HELD, waiting=Unknown("401")), written_at=1.5)
-    assert unknown["pools"]["browser"]["waiting"] is None
-
-
 def test_an_instance_is_named_as_systemd_does() -> None:
     assert make_instance(3).name == "celery-browser@3 on h1"
 
@@ -186,10 +175,31 @@ def test_a_pool_that_gives_way_is_told_once_however_long_it_lasts() -> None:
     assert status_line(held[2], {"browser": 6}).endswith("; down for 34 s")
 
 
+def document(*outcomes: Outcome) -> dict[str, Any]:
+    """status.json after these turns."""
+    snapshots = Snapshots()
+    texts = [snapshots.text(each, written_at=1.5) for each in outcomes]
+    shown: dict[str, Any] = json.loads(texts[-1])
+    return shown
+
+
+def test_the_snapshot_is_plain_json() -> None:
+    full = outcome(
+        UP, waiting=120, instances=make_instances(busy=1), hosts={"h2": Unknown("no answer")}
+    )
+    shown = document(full)
+    assert shown["pools"]["browser"]["waiting"] == 120
+    assert shown["pools"]["browser"]["reason"] == "120 waiting"
+    assert shown["hosts"]["h1"]["instances"][0]["state"] == "busy"
+    assert shown["hosts"]["h2"] == {"answers": False, "reason": "no answer", "instances": []}
+    unknown = document(outcome(HELD, waiting=Unknown("401")))
+    assert unknown["pools"]["browser"]["waiting"] is None
+
+
 def test_the_snapshot_has_the_brokers() -> None:
-    document = json.loads(json.dumps(snapshot(with_brokers(42.0, confirmed=True), written_at=1.5)))
-    assert document["version"] == 1
-    assert document["brokers"] == {
+    shown = document(with_brokers(42.0, confirmed=True))
+    assert shown["version"] == 1
+    assert shown["brokers"] == {
         "primary": {
             "answers": False,
             "gives_way": True,
@@ -198,3 +208,14 @@ def test_the_snapshot_has_the_brokers() -> None:
         },
         "fallback": {"answers": True, "gives_way": False, "down_for_s": None, "reason": ""},
     }
+
+
+def test_the_snapshot_follows_what_changes_of_a_host() -> None:
+    same = HostReport(make_instances(idle=1))
+    before = outcome(instances=make_instances(busy=1), hosts={"h2": same, "h3": same})
+    changed = replace(make_instance(1, "busy"), tasks_ended=7)
+    after = outcome(instances=[changed], hosts={"h2": same, "h4": Unknown("no answer")})
+    shown = document(before, after)
+    assert shown == document(after)
+    assert shown["hosts"]["h1"]["instances"][0]["tasks_ended"] == 7
+    assert shown["hosts"].keys() == {"h1", "h2", "h4"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import nan
@@ -15,8 +16,10 @@ from prometheus_client.exposition import generate_latest
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.metering import Meter
-from swarm.scaler.model import HostReport, InstanceState, Outcome, Start
+from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Unknown
 from swarm.settings import Settings
+
+_NEVER = object()
 
 
 class ScalerMetrics:
@@ -25,6 +28,7 @@ class ScalerMetrics:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._outcome: Outcome | None = None
+        self._shown: dict[str, tuple[object, Counts[tuple[str, InstanceState]]]] = {}
         self._runner: web.AppRunner | None = None
         self.registry = CollectorRegistry()
         self._waiting = self._gauge("queue_waiting", "Tasks waiting; absent when unknown.", "pool")
@@ -92,8 +96,7 @@ class ScalerMetrics:
     def show(self, outcome: Outcome, *, seconds: float) -> None:
         self._outcome = outcome
         self._turn_seconds.observe(seconds)
-        for gauge in (self._waiting, self._instances, self._host_up):
-            gauge.clear()
+        self._waiting.clear()
         for pool, decision in outcome.decisions.items():
             waiting = outcome.observation.waiting[pool]
             if isinstance(waiting, int):
@@ -104,15 +107,26 @@ class ScalerMetrics:
         for broker, condition in outcome.observation.brokers.items():
             self._broker_up.labels(broker).set(condition.down_for_s is None)
         for host, report in outcome.observation.hosts.items():
-            self._host_up.labels(host).set(isinstance(report, HostReport))
-            if isinstance(report, HostReport):
-                for instance in report.instances:
-                    self._instances.labels(instance.pool, host, instance.state).inc()
+            self._show_host(host, report)
         for result in outcome.results:
             verb = "start" if isinstance(result.action, Start) else "stop"
             self._actions.labels(
                 result.action.pool, result.action.host, verb, "failed" if result.error else "done"
             ).inc()
+
+    def _show_host(self, host: str, report: HostReport | Unknown) -> None:
+        """Set what has changed: a thousand hosts have some thousands of gauges."""
+        shown = report.instances if isinstance(report, HostReport) else None
+        known, before = self._shown.get(host, (_NEVER, Counts()))
+        if known is shown:
+            return
+        counts = Counts((instance.pool, instance.state) for instance in shown or ())
+        for pool, state in before.keys() - counts.keys():
+            self._instances.remove(pool, host, state)
+        for (pool, state), count in counts.items():
+            self._instances.labels(pool, host, state).set(count)
+        self._host_up.labels(host).set(shown is not None)
+        self._shown[host] = (shown, counts)
 
     def show_budgets(self, meters: Mapping[str, Meter]) -> None:
         for broker, meter in meters.items():
