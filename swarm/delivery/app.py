@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import RLock
 from typing import Any, Literal
 
 import kombu
@@ -70,19 +71,43 @@ class DeliveryCelery(Celery):
     def __init__(
         self,
         *args: Any,
+        read_configuration: Callable[[], Mapping[str, Any]] = dict,
         read_brokerage: Callable[[], Brokerage | None] = lambda: None,
         **kwargs: Any,
     ) -> None:
-        """`read_brokerage` is called when the app first publishes; it may raise ConfigError.
+        """Both are called when they are first needed, and again if they raised ConfigError.
 
-        None is for a service that serves one broker, and publishes there only.
+        `read_configuration` returns Celery's settings. `read_brokerage` returns None for a service
+        that serves one broker, and publishes there only.
         """
+        # Threads of a producer may be the first together.
+        self._reading = RLock()
+        self._conf: Any
+        self._configuration: Any = None
         super().__init__(*args, **kwargs)
+        self._read_configuration = read_configuration
         self._read_brokerage = read_brokerage
+
+    def prepare_config(self, c: Any) -> Any:
+        """Celery's hook before settings are in force; what it adds later is missing at first."""
+        return super().prepare_config({**self._read_configuration(), **(c or {})})  # type: ignore[arg-type]
+
+    def _load_config(self) -> Any:
+        with self._reading:
+            # Celery forgets what it has when it is given another source.
+            if self._configuration is None or self._configuration is not self._conf:
+                self._configuration = super()._load_config()  # type: ignore[misc]
+            return self._configuration
 
     @cached_property
     def submission(self) -> Submission | None:
         """What hands a producer's tasks to its brokers."""
+        with self._reading:
+            # The same for whoever has waited: later Pythons do not lock what they cache.
+            return self._submission
+
+    @cached_property
+    def _submission(self) -> Submission | None:
         brokerage = self._read_brokerage()
         if brokerage is None:
             return None
@@ -91,9 +116,11 @@ class DeliveryCelery(Celery):
                 counting.tell(broker)
         apps: dict[BrokerName, DeliveryCelery] = {"primary": self}
         if brokerage.brokers.fallback is not None:
-            app = DeliveryCelery(f"{self.main} on the fallback", set_as_current=False)
-            app.add_defaults(lambda: dict(brokerage.fallback_configuration))
-            apps["fallback"] = app
+            apps["fallback"] = DeliveryCelery(
+                f"{self.main} on the fallback",
+                set_as_current=False,
+                read_configuration=lambda: brokerage.fallback_configuration,
+            )
         return Submission(
             Failover(brokerage.brokers),
             apps,
