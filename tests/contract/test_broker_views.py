@@ -30,6 +30,7 @@ from tests.loopback import RedisServer, free_port
 from tests.role_redis import RoleRedis
 
 QUEUES = ("browser", "analysis")
+ANSWERS = BrokerCondition(reached=True)
 DESERTED = Attention(untended=frozenset({"analysis"}), deserted=frozenset({"analysis"}))
 
 
@@ -161,7 +162,7 @@ async def test_no_queue_is_quiet_to_which_nobody_listens(rig: Rig) -> None:
 async def test_a_broker_is_down_from_when_it_is_lost_until_it_answers(rig: Rig) -> None:
     rig.fill(browser=1)
     await rig.view.waiting(QUEUES, max_age_s=0)
-    assert rig.view.condition() == BrokerCondition()
+    assert rig.view.condition() == ANSWERS
     rig.lose()
     answer = await rig.view.waiting(QUEUES, max_age_s=0)
     assert all(isinstance(length, Unknown) for length in answer.values())
@@ -169,9 +170,10 @@ async def test_a_broker_is_down_from_when_it_is_lost_until_it_answers(rig: Rig) 
     assert condition.down_for_s is not None
     assert condition.down_for_s < 5
     assert condition.reason
+    assert not condition.reached
     rig.find()
     assert await rig.view.waiting(["browser"], max_age_s=0) == {"browser": 1}
-    assert rig.view.condition() == BrokerCondition()
+    assert rig.view.condition() == ANSWERS
 
 
 async def test_an_answer_is_used_again_while_it_is_young_enough(
@@ -281,8 +283,8 @@ async def test_what_is_refused_is_told_once_and_done_without(
         answer = await view.waiting(QUEUES, max_age_s=0)
         await asyncio.sleep(0.7)
         assert view.quiet() == frozenset() or right != "-blmove"
-        # It is there, and refuses nobody else.
-        assert view.condition() == BrokerCondition()
+        # It is there, and need not refuse others; that it is reached only an answer says.
+        assert view.condition() == (ANSWERS if right == "-blmove" else BrokerCondition())
     if right == "-blmove":
         assert answer == {"browser": 0, "analysis": 0}
     else:
@@ -386,7 +388,7 @@ async def test_the_return_is_noticed_though_nobody_asks(
     async with make_view(server.url, alone=False, close_s=0.1) as view:
         await until(lambda: view.condition().down_for_s is not None)
         with server:
-            await until(lambda: view.condition() == BrokerCondition())
+            await until(lambda: view.condition() == ANSWERS)
     told = [record.getMessage() for record in caplog.records]
     assert told[0].startswith("the primary broker does not answer the scaler; ")
     assert told[1] == "the primary broker answers again"
