@@ -180,7 +180,8 @@ def outlook(ledger: Ledger, budget: Budget, now: datetime) -> Outlook:
     expected = used + round(per_hour * ((ends - now) / timedelta(hours=1)))
     exhausted_at = None
     if expected > budget.limit:
-        hours = max(0.0, (budget.limit - used) / per_hour)
+        # Beyond the limit there need be no rate: a service that refuses all is asked no more.
+        hours = (budget.limit - used) / per_hour if used < budget.limit else 0.0
         exhausted_at = now + timedelta(hours=hours)
     return Outlook(used, budget.limit, ends, per_hour, expected, exhausted_at)
 

@@ -106,6 +106,13 @@ def test_the_day_on_which_it_is_used_up_is_told() -> None:
     assert seen.stretch == 8
 
 
+def test_beyond_the_limit_it_is_used_up_now_though_nobody_asks() -> None:
+    ledger = Ledger(MONTH.began(NOW), {"workers": 500_001}).resumed(NOW - timedelta(hours=1))
+    seen = outlook(ledger, MONTH, NOW)
+    assert (seen.per_hour, seen.expected, seen.exhausted_at) == (0, 500_001, NOW)
+    assert seen.stretch == 8
+
+
 @pytest.mark.parametrize(
     ("used", "warning"), [(349_000, None), (350_000, 0.7), (450_000, 0.9), (600_000, 0.9)]
 )
