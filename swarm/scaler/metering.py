@@ -139,7 +139,7 @@ class Meter:
         # The end of the period for which it was closed.
         self._closed_until: datetime | None = None
         self._gate_refusal = ""
-        self._gate_again_at = now
+        self._gate_refused_at: datetime | None = None
         self._tasks_ended: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._ended = self._asked_for_them = 0
 
@@ -184,7 +184,7 @@ class Meter:
         self._measure(before, instances)
         self._outlook = outlook(accounts.ledger, self._budget, now)
         self._tell()
-        if now - self._saved_at >= _SAVE_AFTER:
+        if _is_over(_SAVE_AFTER, since=self._saved_at, now=now):
             self.save()
         await self._keep_rest(tasks)
 
@@ -245,7 +245,8 @@ class Meter:
         must_close = self._must_close(tasks)
         if must_close is None or must_close == self._is_closed:
             return
-        if self._clock() < self._gate_again_at:
+        now, refused_at = self._clock(), self._gate_refused_at
+        if refused_at is not None and not _is_over(_GATE_AGAIN, since=refused_at, now=now):
             return
         seen = self._outlook
         try:
@@ -266,13 +267,13 @@ class Meter:
                 if self._is_closed:
                     log.info("the %s broker takes tasks again", self._broker)
         except (RedisError, OSError) as exc:
-            self._gate_again_at = self._clock() + _GATE_AGAIN
+            self._gate_refused_at = now
             if str(exc) != self._gate_refusal:
                 what = "close to" if must_close else "open to"
                 log.warning("the %s broker did not %s producers: %s", self._broker, what, exc)
             self._gate_refusal = str(exc)
             return
-        self._gate_refusal = ""
+        self._gate_refusal, self._gate_refused_at = "", None
         self._is_closed = must_close
         self._closed_until = seen.resets_at if must_close else None
 
@@ -295,6 +296,11 @@ def _load(path: Path) -> Accounts | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         log.warning("%s cannot be read, requests are counted anew: %r", path, exc)
         return None
+
+
+def _is_over(pause: timedelta, *, since: datetime, now: datetime) -> bool:
+    """A clock that was set back ends a pause: else it would last until the clock caught up."""
+    return not timedelta(0) <= now - since < pause
 
 
 def _date(at: datetime) -> str:

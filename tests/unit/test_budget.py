@@ -142,6 +142,30 @@ def test_a_new_period_starts_at_nothing() -> None:
     assert later.correct(5).total == 5
 
 
+@pytest.mark.parametrize("wrong", [datetime(1970, 1, 1, tzinfo=UTC), NOW + timedelta(days=4000)])
+def test_a_clock_that_is_wrong_for_a_while_loses_nothing(wrong: datetime) -> None:
+    """A host may boot with its clock years behind, until the network tells it the time."""
+    ledger = ledger_of(600, used=1000).correct(9000)
+    astray = ledger.at(wrong, MONTH).add("workers", 3, wrong)
+    assert astray.total == 3
+    astray = Ledger.from_json(json.loads(json.dumps(astray.to_json())))
+    back = astray.at(NOW, MONTH).add("workers", 5, NOW).correct(9000)
+    assert back.total == 9005
+    assert back.used == {"earlier": 1000, "workers": 605}
+    # The period after this one begins at nothing all the same.
+    assert back.at(datetime(2026, 12, 1, tzinfo=UTC), MONTH).total == 0
+
+
+def test_a_clock_that_is_set_back_leaves_a_rate() -> None:
+    ledger, now = ledger_of(600), NOW - timedelta(days=1)
+    for _ in range(10):
+        now += timedelta(minutes=1)
+        ledger = ledger.at(now, MONTH).add("workers", 20, now)
+    seen = outlook(ledger, MONTH, now)
+    assert seen.used == 800
+    assert seen.per_hour == pytest.approx(1200, rel=0.2)
+
+
 def test_what_the_service_says_counts_once() -> None:
     ledger = Ledger(MONTH.began(NOW)).add("workers", 100, NOW).correct(2000)
     assert ledger.total == 2000

@@ -280,6 +280,16 @@ async def test_a_broker_that_cannot_be_told_is_told_a_minute_later(
     assert stage.meter.is_closed
 
 
+async def test_a_clock_that_is_set_back_puts_nothing_off(stage: Stage) -> None:
+    stage.gate.away = True
+    await stage.account(99_999, tasks=500)
+    stage.gate.away = False
+    await stage.account(99_999, tasks=500, after=timedelta(days=-3))
+    assert stage.meter.is_closed
+    stage.restart()
+    assert stage.meter.used == {"workers": 99_999}
+
+
 async def test_what_a_task_costs_is_measured(stage: Stage) -> None:
     assert stage.meter.requests_per_task == 8
     for step in range(1, 12):
