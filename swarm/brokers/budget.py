@@ -100,11 +100,15 @@ class Ledger:
         elsewhere = used_so_far - sum(self.used.values())
         return replace(self, said=used_so_far, elsewhere=elsewhere)
 
-    def add(self, component: str, requests: int, now: datetime) -> Ledger:
+    def add(
+        self, component: str, requests: int, now: datetime, *, is_recent: bool = True
+    ) -> Ledger:
+        """With these requests; `is_recent` unless nobody knows when they were made."""
         if requests <= 0:
             return self
         used = {**self.used, component: self.used.get(component, 0) + requests}
-        return replace(self, used=used, recent=_added(self.recent, requests, now))
+        recent = _added(self.recent, requests, now) if is_recent else self.recent
+        return replace(self, used=used, recent=recent)
 
     def resumed(self, now: datetime) -> Ledger:
         """Counting begins, after a start: what happened since is not in `recent`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,11 @@ class Accounts:
     ledger: Ledger
     seen: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Name -> process, total."""
+    heard: frozenset[str] = frozenset()
+    """Names that were read in this run. What the others say first may be of any time since the run
+    before: it counts, and says nothing of the rate, nor of what a task asks."""
+    lately: Mapping[str, int] = field(default_factory=dict)
+    """What was asked between the last readings and those before them, by component."""
 
     @classmethod
     def begin(cls, budget: Budget, now: datetime) -> Accounts:
@@ -65,8 +71,12 @@ class Accounts:
     def after(self, readings: Iterable[Reading], budget: Budget, now: datetime) -> Accounts:
         """With what was asked since the last readings."""
         ledger, seen = self.ledger.at(now, budget), dict(self.seen)
+        heard, lately = set(self.heard), Counter[str]()
         for reading in readings:
             known = seen.get(reading.name)
+            # Who is new after the first readings has just begun.
+            is_recent = reading.name in self.heard or (known is None and bool(self.heard))
+            heard.add(reading.name)
             seen[reading.name] = (reading.process, reading.total)
             if known is None:
                 asked = reading.total if reading.is_new_at_zero else 0
@@ -75,8 +85,10 @@ class Accounts:
                 # A count that fell began anew.
                 is_same = process == reading.process and reading.total >= total
                 asked = reading.total - total if is_same else reading.total
-            ledger = ledger.add(reading.component, asked, now)
-        return Accounts(ledger, seen)
+            ledger = ledger.add(reading.component, asked, now, is_recent=is_recent)
+            if is_recent:
+                lately[reading.component] += asked
+        return Accounts(ledger, seen, frozenset(heard), lately)
 
     def to_json(self) -> dict[str, Any]:
         seen = {name: list(each) for name, each in self.seen.items()}
@@ -177,11 +189,10 @@ class Meter:
         `tasks` are those that the broker has; None if nobody knows now.
         """
         now = self._clock()
-        before = self._accounts.ledger.at(now, self._budget)
         accounts = self._accounts.after(readings, self._budget, now)
         accounts = replace(accounts, ledger=accounts.ledger.correct(self._used_so_far))
         self._accounts = accounts
-        self._measure(before, instances)
+        self._measure(instances)
         self._outlook = outlook(accounts.ledger, self._budget, now)
         self._tell()
         if _is_over(_SAVE_AFTER, since=self._saved_at, now=now):
@@ -202,7 +213,7 @@ class Meter:
         else:
             self._save_failed = False
 
-    def _measure(self, before: Ledger, instances: Iterable[Instance]) -> None:
+    def _measure(self, instances: Iterable[Instance]) -> None:
         """What is asked while tasks are being done is asked for them."""
         ended, is_working = 0, False
         for each in instances:
@@ -212,10 +223,8 @@ class Meter:
             self._tasks_ended[each.key] = (each.pid, each.tasks_ended)
         self._ended += ended
         if ended or is_working:
-            used = self._accounts.ledger.used
-            self._asked_for_them += sum(
-                used.get(name, 0) - before.used.get(name, 0) for name in ("workers", "producers")
-            )
+            lately = self._accounts.lately
+            self._asked_for_them += lately.get("workers", 0) + lately.get("producers", 0)
 
     def _tell(self) -> None:
         """One line for each warning, once in a period."""

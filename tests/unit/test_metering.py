@@ -290,6 +290,35 @@ async def test_a_clock_that_is_set_back_puts_nothing_off(stage: Stage) -> None:
     assert stage.meter.used == {"workers": 99_999}
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["restarted", "accounts are new"])
+async def test_what_was_asked_while_nobody_counted_is_no_rate(
+    stage: Stage, caplog: pytest.LogCaptureFixture, *, known: bool
+) -> None:
+    if known:
+        await stage.account(100)
+        stage.meter.save()
+    stage.now += timedelta(hours=20)
+    stage.restart()
+    for minute in range(10):
+        await stage.account(20_000 + 10 * minute, after=timedelta(minutes=1))
+    assert stage.meter.outlook.used == 20_090
+    assert stage.meter.outlook.per_hour == pytest.approx(600, rel=0.2)
+    assert stage.meter.outlook.stretch == 1
+    assert "are used up on" not in caplog.text
+
+
+async def test_what_was_asked_while_nobody_counted_is_no_tasks_price(stage: Stage) -> None:
+    """Else a restart in the middle of work sends producers away until the reset."""
+    await stage.account(100, tasks=100, instances=(make_instance(1, "busy"),))
+    stage.meter.save()
+    stage.restart()
+    for ended in range(40):
+        busy = make_instance(1, "busy", tasks_ended=1000 + ended)
+        await stage.account(20_000 + 6 * ended, tasks=1000, instances=(busy,))
+    assert stage.meter.requests_per_task == pytest.approx(6, abs=0.5)
+    assert not stage.meter.is_closed
+
+
 async def test_what_a_task_costs_is_measured(stage: Stage) -> None:
     assert stage.meter.requests_per_task == 8
     for step in range(1, 12):
