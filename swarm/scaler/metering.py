@@ -44,11 +44,25 @@ class Reading:
     process: int = 0
     """What tells it from the one before it; 0 if there is but one for ever."""
     is_new_at_zero: bool = True
-    """Whether all of it counts when it is seen for the first time; else it is older than we are."""
+    """Whether all of it counts when it is seen for the first time; else the broker keeps it, it is
+    older than we are, and goes back in time with the broker."""
 
     @property
     def component(self) -> str:
         return self.name.partition(" ")[0]
+
+    def since(self, known: tuple[int, int] | None) -> int:
+        """What was asked since the reading before it: (process, total), None without one."""
+        if known is None:
+            return self.total if self.is_new_at_zero else 0
+        process, total = known
+        if process == self.process and self.total >= total:
+            return self.total - total
+        # It began anew: with its process, or with its broker's data. But a replica that takes over,
+        # or a backup, has an older count, all of which was booked before.
+        if not self.is_new_at_zero and self.total > total // 2:
+            return 0
+        return self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +92,7 @@ class Accounts:
             is_recent = reading.name in self.heard or (known is None and bool(self.heard))
             heard.add(reading.name)
             seen[reading.name] = (reading.process, reading.total)
-            if known is None:
-                asked = reading.total if reading.is_new_at_zero else 0
-            else:
-                process, total = known
-                # A count that fell began anew.
-                is_same = process == reading.process and reading.total >= total
-                asked = reading.total - total if is_same else reading.total
+            asked = reading.since(known)
             ledger = ledger.add(reading.component, asked, now, is_recent=is_recent)
             if is_recent:
                 lately[reading.component] += asked

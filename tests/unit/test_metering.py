@@ -111,6 +111,14 @@ def test_a_count_that_is_older_than_the_accounts_is_where_they_begin() -> None:
     assert accounts.ledger.used == {"producers": 8}
 
 
+def test_a_count_that_went_back_in_time_with_its_broker_is_not_counted_twice() -> None:
+    """A replica that took over lacks the last of it; so does a backup that was restored."""
+    accounts = Accounts.begin(BUDGET, START)
+    for total in (5_000_000, 5_000_100, 5_000_040, 5_000_070, 4_200_000, 4_200_005):
+        accounts = after(accounts, Reading("producers", total, is_new_at_zero=False))
+    assert accounts.ledger.used == {"producers": 100 + 30 + 5}
+
+
 def test_instances_without_a_count_say_nothing() -> None:
     told = readings_of([make_instance(1, requests=5), make_instance(2)])
     assert told == [Reading("workers h1 browser 1", 5, 1001)]
