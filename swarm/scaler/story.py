@@ -31,14 +31,14 @@ class Narrator:
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
         self._down: frozenset[str] = frozenset()
-        self._unreported: set[str] = set()
+        self._troubled: set[str] = set()
         self._notes: tuple[str, ...] = ()
 
     def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """(is a warning, sentence) for everything worth a line in the journal."""
         yield from self._broker_lines(outcome.observation)
         yield from self._host_lines(outcome.observation)
-        yield from self._unreported_lines(outcome.observation)
+        yield from self._instance_lines(outcome.observation)
         for name, decision in outcome.decisions.items():
             gist = _gist(decision)
             if self._told.get(name) != gist:
@@ -67,18 +67,19 @@ class Narrator:
                 yield False, f"{name} answers again"
             self._hosts[name] = reason
 
-    def _unreported_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
-        troubled = {
-            instance.name: instance.trouble
-            for report in observation.hosts.values()
-            if isinstance(report, HostReport)
-            for instance in report.instances
-            if instance.state is InstanceState.UNREPORTED
-        }
+    def _instance_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
+        """An instance that is paused near its limits says so in its own journal."""
+        troubled: dict[str, str] = {}
+        for report in observation.hosts.values():
+            for instance in report.instances if isinstance(report, HostReport) else ():
+                if instance.state is InstanceState.UNREPORTED:
+                    troubled[instance.name] = f"runs but does not report: {instance.trouble}"
+                elif instance.cut_off:
+                    troubled[instance.name] = f"takes no tasks: {instance.trouble}"
         for name, trouble in troubled.items():
-            if name not in self._unreported:
-                yield True, f"{name} runs but does not report: {trouble}"
-        self._unreported = set(troubled)
+            if name not in self._troubled:
+                yield True, f"{name} {trouble}"
+        self._troubled = set(troubled)
 
     def _action_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
         for result in results:

@@ -154,6 +154,16 @@ def test_an_instance_that_does_not_report_is_named_once_with_the_reason() -> Non
     assert lines[2] == []
 
 
+def test_an_instance_that_is_cut_off_from_its_broker_is_named_once() -> None:
+    trouble = "its host does not reach the primary broker, which answers the scaler"
+    cut_off = outcome(instances=[make_instance(2, "paused", trouble=trouble, cut_off=True)])
+    paused = outcome(instances=[make_instance(2, "paused", trouble="paused: memory 92 %")])
+    lines = told([outcome(), cut_off, cut_off, paused, cut_off])
+    sentence = f"celery-browser@2 on h1 takes no tasks: {trouble}"
+    assert [(True, sentence) in each for each in lines] == [False, True, False, False, True]
+    assert lines[3] == []
+
+
 def with_brokers(down_for_s: float | None, *, confirmed: bool = False) -> Outcome:
     """The primary is down for so long, the fallback answers."""
     made = outcome()
