@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -212,7 +213,11 @@ class Meter:
         self._saved_at = self._clock()
         scratch = self._path.with_suffix(".tmp")
         try:
-            scratch.write_text(json.dumps(self._accounts.to_json()), encoding="utf-8")
+            with scratch.open("w", encoding="utf-8") as file:
+                json.dump(self._accounts.to_json(), file)
+                file.flush()
+                # Else a loss of power may leave an empty file in place of the last good one.
+                os.fsync(file.fileno())
             scratch.replace(self._path)
         except OSError as exc:
             if not self._save_failed:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -176,6 +178,22 @@ async def test_a_disk_that_is_full_is_said_once(
         await stage.account(total, after=timedelta(minutes=2))
     assert caplog.text.count("not written") == 1
     assert stage.meter.outlook.used == 3
+
+
+async def test_the_last_accounts_are_kept_until_the_next_are_on_disk(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.account(100)
+    stage.meter.save()
+
+    def fail(_file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    await stage.account(150)
+    stage.meter.save()
+    stage.restart()
+    assert stage.meter.used == {"workers": 100}
 
 
 async def test_what_the_service_says_is_taken_over_and_ends_with_the_period(
