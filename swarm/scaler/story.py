@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +21,7 @@ from swarm.scaler.model import (
     Unknown,
 )
 
+_COUNTS = re.compile(r"[0-9]+ of [0-9]+ starts")
 _HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
 
 
@@ -32,7 +34,7 @@ class Narrator:
         self._hosts: dict[str, str | None] = {}
         self._down: frozenset[str] = frozenset()
         self._troubled: set[str] = set()
-        self._notes: tuple[str, ...] = ()
+        self._notes: frozenset[str] = frozenset()
 
     def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """(is a warning, sentence) for everything worth a line in the journal."""
@@ -44,10 +46,10 @@ class Narrator:
             if self._told.get(name) != gist:
                 yield decision.cause in _HOLDING, describe(decision)
             self._told[name] = gist
-        if outcome.notes != self._notes:
-            for note in outcome.notes:
+        for note in outcome.notes:
+            if _without_counts(note) not in self._notes:
                 yield False, note
-        self._notes = outcome.notes
+        self._notes = frozenset(map(_without_counts, outcome.notes))
         yield from self._action_lines(outcome.results)
 
     def _broker_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
@@ -94,10 +96,20 @@ class Narrator:
 
 
 def _gist(decision: Decision) -> tuple[object, ...]:
-    """What makes a decision news. A step that finds no host is asked for again in every turn."""
+    """What makes a decision news. A step that finds no host is asked for again in every turn.
+
+    How far up it would go changes with what waits; that it went up is seen in what runs.
+    """
     if decision.direction is Direction.HOLD:
         return (decision.cause,)
+    if decision.direction is Direction.UP:
+        return (decision.cause, decision.direction, decision.running)
     return (decision.cause, decision.direction, decision.running, decision.desired)
+
+
+def _without_counts(note: str) -> str:
+    """How many starts wait changes from turn to turn; that they do, and why, is news."""
+    return _COUNTS.sub("starts", note)
 
 
 def describe(decision: Decision) -> str:

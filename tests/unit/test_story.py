@@ -62,6 +62,19 @@ def test_a_step_up_that_finds_no_host_is_said_once() -> None:
     assert [len(lines) for lines in told(blocked)] == [2, 0, 0]
 
 
+def test_a_pile_that_grows_and_shrinks_before_full_hosts_is_said_once() -> None:
+    def blocked(count: int, why: str = "every host is full") -> Outcome:
+        wants = Decision("browser", Direction.UP, 4, 4 + count, 9, Cause.BACKLOG, "waiting")
+        other = "analysis: 1 of 1 starts wait, every host is full"
+        return outcome(wants, notes=[f"browser: {count} of {count} starts wait, {why}", other])
+
+    lines = told([*map(blocked, (2, 3, 2, 5)), blocked(5, "instances failed on h1")])
+    assert [len(each) for each in lines] == [3, 0, 0, 0, 1]
+    # A step that was made is news however large the next one is.
+    grown = Decision("browser", Direction.UP, 6, 9, 9, Cause.BACKLOG, "waiting")
+    assert told([blocked(5), outcome(grown)])[1] == [(False, "browser: up 6 -> 9 (waiting)")]
+
+
 def test_two_equal_steps_are_both_said() -> None:
     first = Decision("browser", Direction.DOWN, 4, 3, 0, Cause.SURPLUS, "0 needed")
     hold = Decision("browser", Direction.HOLD, 3, 3, 0, Cause.SURPLUS, "waiting")
