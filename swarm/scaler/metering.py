@@ -67,6 +67,14 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Closure:
+    """For what the broker was closed to producers: this period's limit."""
+
+    until: datetime
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Accounts:
     """The ledger, with the last reading of each process."""
 
@@ -78,6 +86,8 @@ class Accounts:
     before: it counts, and says nothing of the rate, nor of what a task asks."""
     lately: Mapping[str, int] = field(default_factory=dict)
     """What was asked between the last readings and those before them, by component."""
+    closed: Closure | None = None
+    """The last one; it may be over."""
 
     @classmethod
     def begin(cls, budget: Budget, now: datetime) -> Accounts:
@@ -97,11 +107,25 @@ class Accounts:
             ledger = ledger.add(reading.component, asked, now, is_recent=is_recent)
             if is_recent:
                 lately[reading.component] += asked
-        return Accounts(ledger, seen, frozenset(heard), lately)
+        return Accounts(ledger, seen, frozenset(heard), lately, self.closed)
+
+    def correct(self, used_so_far: int) -> Accounts:
+        """With what people say was used, if that is new; whether to close is judged anew then."""
+        ledger = self.ledger.correct(used_so_far)
+        return self if ledger is self.ledger else replace(self, ledger=ledger, closed=None)
 
     def to_json(self) -> dict[str, Any]:
         seen = {name: list(each) for name, each in self.seen.items()}
-        return {"version": _VERSION, "ledger": self.ledger.to_json(), "seen": seen}
+        closed = self.closed and {
+            "until": self.closed.until.isoformat(),
+            "limit": self.closed.limit,
+        }
+        return {
+            "version": _VERSION,
+            "ledger": self.ledger.to_json(),
+            "seen": seen,
+            "closed": closed,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Accounts:
@@ -112,7 +136,11 @@ class Accounts:
             str(name): (int(process), int(total))
             for name, (process, total) in document["seen"].items()
         }
-        return cls(Ledger.from_json(document["ledger"]), seen)
+        closed = document.get("closed")
+        if closed is not None:
+            until = datetime.fromisoformat(closed["until"])
+            closed = Closure(until, int(closed["limit"]))
+        return cls(Ledger.from_json(document["ledger"]), seen, closed=closed)
 
 
 def readings_of(instances: Iterable[Instance]) -> list[Reading]:
@@ -157,8 +185,6 @@ class Meter:
         self._told_for = self._outlook.resets_at
         # None until it was put right once: an earlier run may have left it closed.
         self._is_closed: bool | None = None
-        # The end of the period for which it was closed.
-        self._closed_until: datetime | None = None
         self._gate_refusal = ""
         self._gate_refused_at: datetime | None = None
         self._tasks_ended: dict[tuple[str, str, int], tuple[int, int]] = {}
@@ -199,8 +225,7 @@ class Meter:
         """
         now = self._clock()
         accounts = self._accounts.after(readings, self._budget, now)
-        accounts = replace(accounts, ledger=accounts.ledger.correct(self._used_so_far))
-        self._accounts = accounts
+        self._accounts = accounts = accounts.correct(self._used_so_far)
         self._measure(instances)
         self._outlook = outlook(accounts.ledger, self._budget, now)
         self._tell()
@@ -279,10 +304,10 @@ class Meter:
                     seen.resets_at.timestamp(),
                 )
                 log.warning(
-                    "the %s broker takes no more tasks: %s requests remain for the %s that it has",
+                    "the %s broker takes no more tasks: %s requests remain for %s that it has",
                     self._broker,
                     f"{seen.remaining:,}",
-                    f"{tasks or 0:,}",
+                    "those" if tasks is None else f"the {tasks:,}",
                 )
             else:
                 await self._gate.open_to_producers()
@@ -297,14 +322,19 @@ class Meter:
             return
         self._gate_refusal, self._gate_refused_at = "", None
         self._is_closed = must_close
-        self._closed_until = seen.resets_at if must_close else None
+        closed = Closure(seen.resets_at, seen.limit) if must_close else None
+        if closed != self._accounts.closed:
+            self._accounts = replace(self._accounts, closed=closed)
+            self.save()
 
     def _must_close(self, tasks: int | None) -> bool | None:
         """None while it cannot be told."""
+        if self._accounts.closed == Closure(self._outlook.resets_at, self._outlook.limit):
+            # It opens with the next period, or when people change the limit or say what was used,
+            # and not as its queues get empty: else it would open and close all the time.
+            return True
         if self._is_closed:
-            # It opens with the next period, or with a larger limit and a restart, and not as its
-            # queues get empty: else it would open and close all the time.
-            return self._outlook.resets_at == self._closed_until
+            return False
         if tasks is None:
             return None
         return self._outlook.is_for_the_rest(tasks, self.requests_per_task)

@@ -289,6 +289,35 @@ async def test_a_restart_leaves_it_closed_or_puts_it_right(stage: Stage) -> None
     assert stage.gate.verbs == ["close", "close", "open"]
 
 
+async def test_a_restart_opens_nothing_though_its_queues_are_empty_by_then(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.account(94_000, tasks=500)
+    # However it ended, and though nobody knows yet what the broker has.
+    stage.restart()
+    await stage.account(95_000, tasks=None)
+    assert caplog.messages[-1].endswith(
+        "takes no more tasks: 5,000 requests remain for those that it has"
+    )
+    await stage.account(95_000, tasks=0)
+    assert stage.gate.verbs == ["close", "close"]
+    assert stage.meter.is_closed
+    stage.restart()
+    await stage.account(95_010, after=timedelta(days=5), tasks=0)
+    assert stage.gate.verbs == ["close", "close", "open"]
+
+
+async def test_a_count_that_people_correct_opens_what_it_had_closed(stage: Stage) -> None:
+    await stage.account(94_000, tasks=500)
+    stage.used_so_far = 60_000
+    stage.restart()
+    await stage.account(94_000, tasks=500)
+    assert stage.gate.verbs == ["close", "open"]
+    stage.restart()
+    await stage.account(94_000, tasks=500)
+    assert not stage.meter.is_closed
+
+
 async def test_a_broker_that_cannot_be_told_is_told_a_minute_later(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
