@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from swarm.brokers.budget import Budget
-from swarm.scaler.metering import Accounts, Meter, Reading, readings_of
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import Instance
+from swarm.scaler.readings import Accounts, Reading, readings_of
 from tests.builders import make_instance
 
 START = datetime(2026, 11, 26, 12, tzinfo=UTC)

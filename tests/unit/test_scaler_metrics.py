@@ -15,7 +15,7 @@ from swarm.brokers.budget import Budget
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError
 from swarm.scaler.adapters.metrics import ScalerMetrics
-from swarm.scaler.metering import Meter, Reading
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import (
     ActionResult,
     BrokerCondition,
@@ -28,6 +28,7 @@ from swarm.scaler.model import (
     Stop,
     Unknown,
 )
+from swarm.scaler.readings import Reading
 from tests.builders import make_instance, make_observation, make_settings, make_two_brokers
 
 DECISION = Decision("browser", Direction.UP, 2, 4, 9, Cause.BACKLOG, "120 waiting")
