@@ -145,6 +145,37 @@ def test_an_idempotency_key_gives_the_first_task_and_nothing_more(two: TwoBroker
     assert two.waiting("fallback") == [first]
 
 
+def test_an_answer_that_is_an_error_leaves_the_connection_open(two: TwoBrokers) -> None:
+    """A broker that counts requests is entered once, not after each of these."""
+    two.brokers = Brokers(two.brokers.primary)
+    app = two.app()
+    headers = {"idempotency_key": "once"}
+    submit(app, headers=headers)
+    entered = two.service.counts["AUTH"]
+    for _ in range(3):
+        submit(app, headers=headers)
+    with two.redis("primary") as redis:
+        redis.config_set("maxmemory", 1)
+    for _ in range(3):
+        with pytest.raises(RefusedError, match="memory is full"):
+            submit(app)
+    assert two.service.counts["AUTH"] == entered
+
+
+def test_a_broker_that_is_no_primary_any_more_is_looked_for_anew(two: TwoBrokers) -> None:
+    two.brokers = Brokers(two.brokers.primary)
+    app = two.app()
+    submit(app)
+    entered = two.service.counts["AUTH"]
+    with two.redis("primary") as redis:
+        redis.replicaof("127.0.0.1", 1)
+        with pytest.raises(RefusedError, match=r"(?i)read ?only"):
+            submit(app)
+        redis.replicaof("NO", "ONE")
+    submit(app)
+    assert two.service.counts["AUTH"] > entered
+
+
 def test_a_connection_of_somebodys_own_is_used_as_it_is(two: TwoBrokers) -> None:
     app = two.app()
     two.service.reach("refused")
