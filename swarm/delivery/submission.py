@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 #: How a broker's absence arrives: kombu translates what its transport declares as connection
 #: errors, the rest comes as redis-py and the socket raised it.
 AWAY = (OperationalError, RedisError, OSError)
+#: Seconds of waiting for one of the process's producers after which the broker's state may be news.
+_POOL_WAIT_S = 0.5
 
 
 class BrokerApp(Protocol):
@@ -32,7 +34,7 @@ class BrokerApp(Protocol):
     AsyncResult: Any
     tasks: Any
 
-    def acquire_producer(self) -> Any: ...
+    def acquire_producer(self, producer: Any = None) -> Any: ...
 
     def publish_task(self, *args: Any, **options: Any) -> Any: ...
 
@@ -46,16 +48,16 @@ class Submission:
         self.failover = failover
         self.apps: Mapping[BrokerName, BrokerApp] = apps
         self._holds_uncertain = holds_uncertain
-        # What Celery hands back for each part of a group.
-        self._lent: WeakSet[Any] = WeakSet()
+        # What Celery hands back for each part of a group, and the broker that it is connected to.
+        self._lent: WeakKeyDictionary[Any, BrokerName] = WeakKeyDictionary()
 
     @contextmanager
     def producer(self) -> Iterator[Any]:
-        """What Celery acquires for several tasks; each of them may go by another one."""
+        """What Celery acquires for several tasks; those for the other broker go by another one."""
         placement = current_placement()
-        broker = "primary" if placement is None else placement.broker
+        broker: BrokerName = "primary" if placement is None else placement.broker
         with self.apps[broker].acquire_producer() as producer:
-            self._lent.add(producer)
+            self._lent[producer] = broker
             yield producer
 
     def backend(self, broker: BrokerName) -> Any:
@@ -86,7 +88,8 @@ class Submission:
         """
         with self.failover.placing() as placement:
             producer = options.pop("producer", None)
-            if options.get("connection") or (producer and producer not in self._lent):
+            lent_by = None if producer is None else self._lent.get(producer)
+            if options.get("connection") or (producer is not None and lent_by is None):
                 # Somebody's own connection, of which nothing is known.
                 return self.apps["primary"].publish_task(
                     name, args, kwargs, *positional, producer=producer, **options
@@ -98,8 +101,10 @@ class Submission:
 
             def publish(broker: BrokerName) -> Any:
                 own_id = given or ids.named(task_id, broker)
+                # Who holds one already must not wait for another: all may be held by such.
+                own = producer if lent_by == broker else None
                 sent = self._publish(
-                    broker, name, args, kwargs, *positional, task_id=own_id, **options
+                    broker, own, name, args, kwargs, *positional, task_id=own_id, **options
                 )
                 self.failover.remember(own_id, broker)
                 return sent
@@ -152,16 +157,20 @@ class Submission:
         placement.broker, placement.has_moved = second, True
         return result
 
-    def _publish(self, broker: BrokerName, *args: Any, **options: Any) -> Any:
-        """Publish there, and take note of how that went.
+    def _publish(self, broker: BrokerName, lent: Any, *args: Any, **options: Any) -> Any:
+        """Publish there, by the producer that was lent if any, and take note of how that went.
 
         Raises:
             _NotTakenError: it was not accepted, or nobody knows.
         """
-        app, begun = self.apps[broker], time.monotonic()
-        reached = False
+        app, asked = self.apps[broker], time.monotonic()
+        begun, reached = asked, False
         try:
-            with app.acquire_producer() as producer:
+            with app.acquire_producer(lent) as producer:
+                begun = time.monotonic()
+                if begun - asked > _POOL_WAIT_S and not self.failover.is_usable(broker):
+                    # Those who had all producers waited for the broker meanwhile: once is enough.
+                    raise _NotTakenError(RefusedError(self.failover.reason(broker)), None)
                 # The first use of the channel connects; only what follows can queue anything.
                 reached = producer.channel is not None
                 sent = app.publish_task(*args, producer=producer, **options)

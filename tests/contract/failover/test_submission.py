@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
@@ -11,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from swarm.brokers import Brokers, parse_broker
 from swarm.delivery import ids
+from swarm.delivery.app import DeliveryCelery
 from swarm.delivery.publish import RefusedError, UncertainError
 from swarm.errors import ConfigError
 from tests.contract.failover.conftest import STRIKES, TwoBrokers
@@ -18,6 +21,8 @@ from tests.loopback import wait_until
 
 #: What a producer is promised.
 PATIENCE_S = 3.0
+
+T = TypeVar("T")
 
 
 def submit(app: Any, **options: Any) -> str:
@@ -27,6 +32,35 @@ def submit(app: Any, **options: Any) -> str:
 def timed(app: Any, **options: Any) -> tuple[str, float]:
     begun = time.monotonic()
     return submit(app, **options), time.monotonic() - begun
+
+
+def in_threads(count: int, work: Callable[[], T]) -> list[T]:
+    """What those threads return that come to an end."""
+    done: list[T] = []
+    threads = [
+        threading.Thread(target=lambda: done.append(work()), daemon=True) for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 20
+    for thread in threads:
+        thread.join(timeout=max(0.0, deadline - time.monotonic()))
+    return done
+
+
+def each_with_its_own_producer(app: DeliveryCelery) -> list[str]:
+    """Submit by all producers that a process may have, at once."""
+    count = app.conf.broker_pool_limit
+    all_hold_one = threading.Barrier(count, timeout=10)
+
+    def publish() -> str:
+        with app.producer_or_acquire() as producer:
+            all_hold_one.wait()
+            return submit(app, producer=producer)
+
+    submitted = in_threads(count, publish)
+    assert len(submitted) == count
+    return submitted
 
 
 def test_while_the_primary_is_well_it_has_every_task(two: TwoBrokers) -> None:
@@ -190,6 +224,30 @@ def test_a_producer_that_is_acquired_once_goes_over_too(two: TwoBrokers) -> None
         assert ids.broker_of(submit(app, producer=producer)) == "primary"
         two.service.reach("refused")
         assert ids.broker_of(submit(app, producer=producer)) == "fallback"
+
+
+def test_as_many_threads_as_there_are_producers_may_hold_one_each(two: TwoBrokers) -> None:
+    submitted = each_with_its_own_producer(two.app())
+    assert sorted(two.waiting("primary")) == sorted(submitted)
+
+
+def test_no_thread_blocks_longer_because_others_have_all_the_producers(two: TwoBrokers) -> None:
+    app = two.app()
+    submit(app)
+    two.service.set(slow_s=5)
+    submitted = in_threads(3 * app.conf.broker_pool_limit, lambda: timed(app))
+    assert len(submitted) == 3 * app.conf.broker_pool_limit
+    assert max(seconds for _, seconds in submitted) <= PATIENCE_S + 1
+    assert {ids.broker_of(task_id) for task_id, _ in submitted} == {"fallback"}
+
+
+def test_a_wait_for_a_producer_does_not_make_the_broker_a_slow_one(two: TwoBrokers) -> None:
+    app = two.app()
+    each_with_its_own_producer(app)
+    two.service.set(slow_s=0.4)
+    submitted = in_threads(6 * app.conf.broker_pool_limit, lambda: submit(app))
+    assert len(submitted) == 6 * app.conf.broker_pool_limit
+    assert {ids.broker_of(task_id) for task_id in submitted} == {"primary"}
 
 
 @pytest.mark.parametrize("wrong", ["password", "certificate"])

@@ -59,6 +59,14 @@ def test_with_the_primary_it_is_all_there(two: TwoBrokers, name: str) -> None:
     assert keys_of(two, "fallback") == set()
 
 
+def test_a_group_goes_by_the_connection_that_is_there(two: TwoBrokers) -> None:
+    app = two.app()
+    app.send_task("analysis.run", args=[{}])
+    entered = two.service.counts["AUTH"]
+    group(part(app), part(app)).apply_async()
+    assert two.service.counts["AUTH"] == entered
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_while_the_primary_is_avoided_all_of_it_is_on_the_fallback_and_its_ids_say_so(
     two: TwoBrokers, name: str
