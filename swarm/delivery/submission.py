@@ -148,6 +148,11 @@ class Submission:
                 for operation in placement.prelude:
                     self._call(second, operation)
                 result = attempt(second)
+            except ConfigError as other:
+                if error.uncertain_id is None:
+                    raise
+                told = f"{first}: {error.cause}; {second}: {other}"
+                raise UncertainError(told, error.uncertain_id) from other
             except _NotTakenError as other:
                 for each in (error, other):
                     if each.uncertain_id is not None:

@@ -267,3 +267,20 @@ def test_who_is_not_let_in_is_told_which_variable_is_wrong(two: TwoBrokers, wron
             submit(app)
         assert "s3cret" not in str(caught.value)
     assert two.waiting("fallback") == []
+
+
+def test_a_fallback_that_refuses_us_does_not_hide_that_the_primary_broke_off(
+    two: TwoBrokers,
+) -> None:
+    url = two.beside.url.replace(":s3cret@", ":wrong@")
+    fallback = parse_broker("fallback", url, variable="REDIS_FALLBACK_URL")
+    two.brokers = Brokers(two.brokers.primary, fallback)
+    app = two.app()
+    submit(app)
+    two.service.set(slow_s=5)
+    with pytest.raises(UncertainError, match=r"fallback: REDIS_FALLBACK_URL: got ") as caught:
+        submit(app)
+    wait_until(lambda: caught.value.task_id in two.waiting("primary"), what="the late one")
+    # What the primary refuses for certain leaves but one thing to put right.
+    with pytest.raises(ConfigError, match=r"^REDIS_FALLBACK_URL: got "):
+        submit(app)
