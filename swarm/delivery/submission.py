@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from swarm.brokers import BrokerName, Verdict, classify
 from swarm.delivery import ids, metrics
+from swarm.delivery.connections import patient_for
 from swarm.delivery.failover import Failover, Operation, Placement, current_placement
 from swarm.delivery.publish import RefusedError, UncertainError
 from swarm.errors import ConfigError, DuplicateTaskError
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 #: How a broker's absence arrives: kombu translates what its transport declares as connection
 #: errors, the rest comes as redis-py and the socket raised it.
 AWAY = (OperationalError, RedisError, OSError)
+#: Seconds for one broker, entering it included; what is left of three is for the other one.
+_PATIENCE_S = 2.5
 #: Seconds of waiting for one of the process's producers after which the broker's state may be news.
 _POOL_WAIT_S = 0.5
 
@@ -171,7 +174,7 @@ class Submission:
         app, asked = self.apps[broker], time.monotonic()
         begun, reached = asked, False
         try:
-            with app.acquire_producer(lent) as producer:
+            with app.acquire_producer(lent) as producer, patient_for(_PATIENCE_S):
                 begun = time.monotonic()
                 if begun - asked > _POOL_WAIT_S and not self.failover.is_usable(broker):
                     # Those who had all producers waited for the broker meanwhile: once is enough.
@@ -195,7 +198,8 @@ class Submission:
     def _call(self, broker: BrokerName, operation: Operation) -> Any:
         begun = time.monotonic()
         try:
-            result = operation(self.backend(broker))
+            with patient_for(_PATIENCE_S):
+                result = operation(self.backend(broker))
         except AWAY as exc:
             self._failed(broker, exc, begun)
             raise _NotTakenError(exc, None) from exc

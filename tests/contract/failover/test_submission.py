@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -88,6 +90,38 @@ def test_a_producer_blocks_once_and_every_task_is_somewhere(
     # Those whose publication was cut off may be there too, by their other id.
     assert set(two.waiting("primary")) - {ids.named(first, "primary")} == set(before)
     assert {ids.broker_of(each) for each in (first, *later)} == {"fallback"}
+
+
+def test_replies_that_are_each_in_time_do_not_add_up(two: TwoBrokers) -> None:
+    """To enter takes several, and so does a script that the server does not know yet."""
+    two.service.set(slow_s=0.9)
+    _, seconds = timed(two.app())
+    assert seconds <= PATIENCE_S
+
+
+def test_addresses_that_do_not_answer_do_not_add_up(
+    two: TwoBrokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, ExitStack() as callers:
+        port = silent.getsockname()[1]
+        # Nobody accepts these; when the queue is full nobody else has an answer.
+        for _ in range(4):
+            caller = callers.enter_context(socket.socket())
+            caller.settimeout(0)
+            caller.connect_ex(("127.0.0.1", port))
+        resolve = socket.getaddrinfo
+
+        def resolve_to_many(host: Any, asked: Any, *args: Any, **options: Any) -> Any:
+            found = resolve(host, asked, *args, **options)
+            return 4 * found if asked == port else found
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve_to_many)
+        url = two.brokers.primary.url.replace(f":{two.service.port}", f":{port}")
+        primary = parse_broker("primary", url, variable="REDIS_URL")
+        two.brokers = Brokers(primary, two.brokers.fallback)
+        task_id, seconds = timed(two.app())
+    assert ids.broker_of(task_id) == "fallback"
+    assert 1 <= seconds <= PATIENCE_S
 
 
 def test_the_primary_has_the_tasks_again_once_it_is_well_for_some_time(two: TwoBrokers) -> None:
