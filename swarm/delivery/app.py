@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
@@ -14,10 +14,11 @@ from celery import Celery
 from kombu.transport import memory
 from kombu.transport import redis as kombu_redis
 
-from swarm.brokers import BrokerName, Brokers, counting
+from swarm.brokers import BrokerName, Brokers, classify, counting
 from swarm.delivery import outcome
 from swarm.delivery.failover import Failover
 from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key, successor_for
+from swarm.delivery.publish import RefusedError
 from swarm.delivery.routed import RoutedBackend
 from swarm.delivery.submission import Submission
 from swarm.errors import DuplicateTaskError
@@ -134,9 +135,23 @@ class DeliveryCelery(Celery):
             return self.submission.producer()
         return self.acquire_producer(producer)
 
-    def acquire_producer(self, producer: Any = None) -> Any:
-        """One of this app's own broker."""
-        return super().producer_or_acquire(producer)
+    @contextmanager
+    def acquire_producer(self, producer: Any = None) -> Iterator[Any]:
+        """One of this app's own broker, whose connection outlives an answer that is an error.
+
+        kombu closes it after every exception, and three requests more are made to enter anew.
+        """
+        answer: Exception | None = None
+        with super().producer_or_acquire(producer) as acquired:
+            try:
+                yield acquired
+            except (DuplicateTaskError, RefusedError) as exc:
+                # What is loading, or no primary any more, may have another address by now.
+                if classify(exc).state not in {"ok", "limited"}:
+                    raise
+                answer = exc
+        if answer is not None:
+            raise answer
 
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *positional: Any, **options: Any

@@ -27,6 +27,7 @@ from vine import promise
 from swarm.brokers import QUIET
 from swarm.delivery import outcome as outcomes
 from swarm.delivery.commit import DONE_S, commit
+from swarm.delivery.connections import patient
 from swarm.delivery.outcome import Outcome
 from swarm.delivery.waiting import Mailboxes, ResultConsumer
 
@@ -47,6 +48,11 @@ class ResultBackend(celery_redis.RedisBackend):
         super().__init__(*args, **kwargs)
         self.connparams.update(QUIET)
         self._mailboxes = Mailboxes()
+
+    def _get_pool(self, **params: Any) -> Any:
+        """Connections of a producer that is promised an answer in time."""
+        connection_class = patient(params.get("connection_class", redis.Connection))
+        return super()._get_pool(**{**params, "connection_class": connection_class})
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Called by `apply_async` before it publishes.

@@ -59,6 +59,23 @@ def test_with_the_primary_it_is_all_there(two: TwoBrokers, name: str) -> None:
     assert keys_of(two, "fallback") == set()
 
 
+def test_replies_to_a_chord_that_are_each_in_time_do_not_add_up(two: TwoBrokers) -> None:
+    """Its first request goes to the result backend, which is entered for it."""
+    two.service.set(slow_s=1.4)
+    begun = time.monotonic()
+    result = workflows(two.app())["saved chord"].apply_async()
+    assert time.monotonic() - begun <= 3
+    assert set(two.waiting("fallback")) <= all_ids(result)
+
+
+def test_a_group_goes_by_the_connection_that_is_there(two: TwoBrokers) -> None:
+    app = two.app()
+    app.send_task("analysis.run", args=[{}])
+    entered = two.service.counts["AUTH"]
+    group(part(app), part(app)).apply_async()
+    assert two.service.counts["AUTH"] == entered
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_while_the_primary_is_avoided_all_of_it_is_on_the_fallback_and_its_ids_say_so(
     two: TwoBrokers, name: str
