@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -21,7 +21,7 @@ class Client:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,8 +51,10 @@ def test_a_broker_that_does_not_let_us_in_is_told_by_its_variable(
     client = Client(redis.AuthenticationError("WRONGPASS invalid username-password pair"))
     assert send(spool, client, monkeypatch) == (
         0,
-        "REDIS_URL: got redis://h:6379 (WRONGPASS invalid username-password pair), "
-        "expected the name and the password of a user that the broker knows",
+        (
+            "REDIS_URL: got redis://h:6379 (WRONGPASS invalid username-password pair), "
+            "expected the name and the password of a user that the broker knows"
+        ),
     )
     assert spool.tags() == {"tag"}
 

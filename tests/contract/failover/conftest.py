@@ -107,4 +107,5 @@ STRIKES: dict[str, Callable[[HostedRedis], None]] = {
     "silent": lambda service: service.reach("silent"),
     "slow": lambda service: service.set(slow_s=5),
     "limited": lambda service: service.reach_limit(),
+    "cut": lambda service: service.set(cuts=10_000),
 }
