@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 import redis
 
-from swarm.brokers import VARIABLES, Broker, BrokerName, classify, connect
+from swarm.brokers import VARIABLES, Broker, BrokerName, connect, failure
 from swarm.delivery.spool import Spool
 from swarm.environment import read_broker, read_settings
-from swarm.errors import ConfigError, Problem
+from swarm.errors import ConfigError
 
 #: Bounds of the pause between two attempts, in seconds; less than a lease, after which the reaper
 #: gives back what nobody has told of.
@@ -65,11 +65,7 @@ def _send(spool: Spool, broker: Broker) -> tuple[int, str]:
         with connect(broker) as client:
             return spool.send(client), ""
     except (redis.RedisError, OSError) as exc:
-        verdict = classify(exc)
-        if verdict.state == "refused":
-            where = f"{broker.address} ({verdict.reason})"
-            return 0, str(Problem(broker.variable, where, verdict.advice))
-        return 0, str(exc)
+        return 0, str(failure(broker, exc))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from swarm.brokers import BrokerName, Verdict, classify
+from swarm.brokers import BrokerName, Verdict, classify, refusal
 from swarm.delivery import ids, metrics
 from swarm.delivery.connections import patient_for
 from swarm.delivery.failover import Failover, Operation, Placement, current_placement
@@ -218,9 +218,7 @@ class Submission:
         verdict = classify(exc)
         self.failover.tell(broker, verdict, time.monotonic() - begun)
         if verdict.state == "refused":
-            place = self.failover.broker(broker)
-            where = f"{place.address} ({verdict.reason})"
-            raise ConfigError.of(place.variable, where, verdict.advice) from exc
+            raise ConfigError([refusal(self.failover.broker(broker), verdict)]) from exc
         return verdict
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, GroupResult, ResultSet
 from redis.exceptions import RedisError
 
+from swarm.client import Client
 from swarm.delivery import ids
+from swarm.errors import ConfigError
 from tests.contract.failover.conftest import TwoBrokers
+from tests.loopback import PASSWORD
 
 
 def submit(app: Any, **options: Any) -> str:
@@ -168,3 +172,12 @@ def test_a_set_that_the_primary_did_not_take_is_found_by_another_process(two: Tw
     reader = two.app()
     results = [AsyncResult[int](each, app=reader) for each in task_ids]
     assert GroupResult(sent.id, results, app=reader).get(timeout=5) == [0, 1]
+
+
+def test_who_reads_with_a_wrong_password_is_told_the_variable(two: TwoBrokers) -> None:
+    url = two.brokers.primary.url.replace(PASSWORD, "wrong")
+    wrong = replace(two.brokers, primary=replace(two.brokers.primary, url=url))
+    client = Client(replace(two, brokers=wrong).app())
+    for ask in (client.result, client.revoke):
+        with pytest.raises(ConfigError, match=r"^REDIS_URL: got rediss://.*WRONGPASS"):
+            ask(ids.new_id("primary"))
