@@ -53,7 +53,7 @@ def failure(broker: Broker, exc: Exception) -> BrokerAwayError | ConfigError:
     if verdict.state == "refused":
         return ConfigError([refusal(broker, verdict)])
     how = "refused" if isinstance(exc, redis.ResponseError) else "did not answer"
-    return BrokerAwayError(f"{broker.address} {how}: {exc}")
+    return BrokerAwayError(f"the broker {broker.address} {how}: {exc}")
 
 
 def ask(broker: Broker) -> tuple[Verdict, float]:

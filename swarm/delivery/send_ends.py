@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import redis
 
-from swarm.brokers import VARIABLES, Broker, BrokerName, connect, failure
+from swarm.brokers import VARIABLES, Broker, BrokerName, classify, connect, refusal
 from swarm.delivery.spool import Spool
 from swarm.environment import read_broker, read_settings
 from swarm.errors import ConfigError
@@ -65,7 +65,9 @@ def _send(spool: Spool, broker: Broker) -> tuple[int, str]:
         with connect(broker) as client:
             return spool.send(client), ""
     except (redis.RedisError, OSError) as exc:
-        return 0, str(failure(broker, exc))
+        verdict = classify(exc)
+        refused = verdict.state == "refused"
+        return 0, str(refusal(broker, verdict) if refused else exc)
 
 
 if __name__ == "__main__":
