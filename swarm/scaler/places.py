@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from swarm.scaler.model import HostReport, InstanceState, Observation, Start
-from swarm.settings import MAX_INSTANCE_NUMBER, HostSettings, ScalerSettings
+from swarm.settings import MAX_INSTANCE_NUMBER, Settings
 
 #: Seconds a host gets no start of a pool of which an instance failed there; systemd has tried it
 #: several times by then. An instance that failed on its configuration waits longer: nothing
@@ -28,10 +26,8 @@ _HOLDS_A_PLACE = {
 class Places:
     """Room left on the hosts that answered, taken up start by start."""
 
-    def __init__(
-        self, hosts: Mapping[str, HostSettings], scaler: ScalerSettings, observation: Observation
-    ) -> None:
-        self._hosts = hosts
+    def __init__(self, settings: Settings, observation: Observation) -> None:
+        self._hosts, self._pools = settings.hosts, settings.pools
         self._now = observation.now
         self._reports = {
             name: report
@@ -41,10 +37,10 @@ class Places:
         self._free = {}
         for name, report in self._reports.items():
             held = sum(instance.state in _HOLDS_A_PLACE for instance in report.instances)
-            self._free[name] = hosts[name].max_instances - held
-        recent_s = scaler.interval_s * _SHARE_OF_INTERVAL
+            self._free[name] = self._hosts[name].max_instances - held
+        recent_s = settings.scaler.interval_s * _SHARE_OF_INTERVAL
         self._starts_left = {
-            name: scaler.host_starts_per_turn
+            name: settings.scaler.host_starts_per_turn
             - sum(
                 instance.state is InstanceState.STARTING
                 and instance.state_for_s(self._now) < recent_s
@@ -81,22 +77,38 @@ class Places:
 
     def may_take(self, host: str, pool: str) -> bool:
         """Whether the host takes starts of the pool once there is room."""
-        return self._hosts[host].serves(pool) and not self._paused(host, pool)
+        return (
+            self._hosts[host].serves(pool)
+            and not self._paused(host, pool)
+            and not self._cut_off(host, pool)
+        )
 
     def why_not(self, pool: str) -> str:
         """Why no host takes one more."""
         serving = [name for name in self._reports if self._hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
+        cut_off = [name for name in serving if self._cut_off(name, pool)]
+        if len(cut_off) == len(serving):
+            broker = self._pools[pool].broker
+            return f"the {broker} broker is not reached from {', '.join(sorted(cut_off))}"
         paused = [name for name in serving if self._paused(name, pool)]
         if paused:
             return f"instances failed on {', '.join(sorted(paused))}"
-        if any(self._free[name] > 0 for name in serving):
+        if any(self._free[name] > 0 for name in serving if name not in cut_off):
             return "each host starts a few at a time"
         return "every host is full"
 
     def _takes(self, host: str, pool: str) -> bool:
         return self.may_take(host, pool) and self._free[host] > 0 and self._starts_left[host] > 0
+
+    def _cut_off(self, host: str, pool: str) -> bool:
+        """Whether the host does not reach the pool's broker: what starts there would do nothing."""
+        broker = self._pools[pool].broker
+        return any(
+            instance.cut_off and self._pools[instance.pool].broker == broker
+            for instance in self._reports[host].instances
+        )
 
     def _paused(self, host: str, pool: str) -> bool:
         return any(
