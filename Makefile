@@ -157,6 +157,10 @@ bench-budget: setup ## A metered broker's accounts and forecast against the serv
 bench-dispatch: setup ## Tasks a second and time to a task's start, against stock Celery; takes long
 	@$(BIN)/python -m bench.dispatch $(BENCH_ARGS)
 
+.PHONY: bench-scaler
+bench-scaler: setup ## The scaler's policy on a virtual clock against KEDA's defaults and an exact count
+	@$(BIN)/python -m bench.simulation $(BENCH_ARGS)
+
 .PHONY: bench-throughput
 bench-throughput: setup $(CRAWLEE) ## Pages a second by pool mode, against a raw loop, stock Celery and Crawlee
 	@$(BIN)/python -m bench.throughput $(BENCH_ARGS)

@@ -1,0 +1,217 @@
+"""The product: the real `Reconciler`, whose ports lead into the simulated world.
+
+Policy, placement, proofs, the choice of whom to ask, all of it is what `swarm scaler run` runs.
+What stands here in place of Flower, the broker and `swarm-unitctl` tells what they would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from bench.simulation.model import Beat
+from bench.simulation.traces import Loss
+from bench.simulation.unit import Unit
+from bench.simulation.world import UnreachableError, World
+from swarm.delivery.survey import Attention, Rhythm
+from swarm.scaler.model import (
+    BrokerCondition,
+    HostReport,
+    Instance,
+    InstanceState,
+    Unknown,
+)
+from swarm.scaler.ports import BrokerSide, CommandError
+from swarm.scaler.reconcile import Reconciler
+from swarm.settings import ScalerSettings, Settings
+
+POOL = "browser"
+#: Seconds that systemd waits for an instance to end beyond its tasks' time limit; see
+#: systemd/celery-worker@.service.j2.
+_STOP_MARGIN_S = 60.0
+
+
+class Ours:
+    """`swarm scaler run`, from turn to turn."""
+
+    def __init__(self, world: World, _rng: Random, scaler: ScalerSettings | None = None) -> None:
+        settings = settings_for(world, scaler or ScalerSettings())
+        self._world = world
+        self._interval_s = settings.scaler.interval_s
+        side = BrokerSide(
+            SimulatedFlower(world),
+            SimulatedBroker(world, Rhythm(idle_s=settings.scaler.survey_interval_s)),
+        )
+        self._reconciler = Reconciler(
+            settings,
+            {"primary": side},
+            {host: SimulatedUnits(world, host) for host in world.fleet.names},
+        )
+
+    def beats(self) -> Sequence[Beat]:
+        return (Beat(self._interval_s, self._turn),)
+
+    async def _turn(self) -> None:
+        await self._reconciler.turn(self._world.now)
+
+
+def settings_for(world: World, scaler: ScalerSettings) -> Settings:
+    """One pool that may fill the fleet; all else as the defaults are."""
+    fleet = world.fleet
+    return Settings.model_validate(
+        {
+            "pools": {
+                POOL: {
+                    "task_type": "browser",
+                    "queues": [POOL],
+                    "max_instances": fleet.hosts * fleet.places,
+                    "metrics_port_base": 9100,
+                    "task_time_limit_s": world.trace.task_time_limit_s,
+                }
+            },
+            "hosts": {
+                host: {"address": host, "max_instances": fleet.places} for host in fleet.names
+            },
+            "scaler": scaler,
+        }
+    )
+
+
+class SimulatedFlower:
+    """A `QueueSource`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def waiting(self, queues: Sequence[str]) -> Mapping[str, int | Unknown]:
+        if self._world.is_lost(Loss.QUEUE):
+            return dict.fromkeys(queues, Unknown("flower does not answer"))
+        return dict.fromkeys(queues, self._world.waiting)
+
+
+class SimulatedBroker:
+    """A `BrokerView`: surveys in the product's rhythm, and a bell that rings while tasks wait."""
+
+    def __init__(self, world: World, rhythm: Rhythm) -> None:
+        self._world = world
+        self._rhythm = rhythm
+        self._attention = Attention()
+        self._surveyed_at = float("-inf")
+        self._length = 0
+        self.stretch = 1.0
+
+    def condition(self) -> BrokerCondition:
+        return BrokerCondition(reached=True)
+
+    def attend(self, attention: Attention) -> None:
+        self._attention = attention
+
+    def quiet(self) -> frozenset[str]:
+        return frozenset() if self._world.waiting else self._attention.deserted
+
+    def piled(self) -> Mapping[str, float]:
+        self._survey(max_age_s=self._pause_s())
+        return {POOL: self._surveyed_at} if self._length else {}
+
+    async def waiting(
+        self, queues: Sequence[str], *, max_age_s: float
+    ) -> Mapping[str, int | Unknown]:
+        # A bell that rings makes the last survey out of date.
+        is_rung = self._length == 0 and self._world.waiting > 0
+        self._survey(max_age_s=0.0 if is_rung else max_age_s)
+        return dict.fromkeys(queues, self._length)
+
+    def _survey(self, *, max_age_s: float) -> None:
+        if self._world.now - self._surveyed_at >= max_age_s:
+            self._surveyed_at, self._length = self._world.now, self._world.waiting
+
+    def _pause_s(self) -> float:
+        if self._attention.close:
+            return self._rhythm.close_s
+        return self._rhythm.busy_s if self._attention.busy else self._rhythm.idle_s
+
+
+class SimulatedUnits:
+    """A `UnitManager` for one host."""
+
+    def __init__(self, world: World, host: str) -> None:
+        self._world = world
+        self._host = host
+
+    async def report(self) -> HostReport | Unknown:
+        if self._world.is_lost(Loss.HOST, self._host):
+            return Unknown(f"{self._host} does not answer")
+        is_mute = self._world.is_lost(Loss.REPORTS, self._host)
+        return HostReport(
+            tuple(
+                _unreported(unit, self._world.now)
+                if is_mute and unit.ready_at is not None and unit.stopping_at is None
+                else _reported(unit, self._world.now)
+                for unit in self._world.units.values()
+                if unit.host == self._host
+            )
+        )
+
+    async def start(self, pool: str, number: int) -> None:
+        self._check(pool)
+        try:
+            self._world.start(self._host, number)
+        except UnreachableError as exc:
+            raise CommandError(str(exc)) from exc
+
+    async def stop(self, pool: str, number: int) -> None:
+        self._check(pool)
+        unit = self._world.units.get((self._host, number))
+        if unit is None:
+            return
+        patience_s = self._world.trace.task_time_limit_s + _STOP_MARGIN_S
+        try:
+            self._world.stop(unit, patience_s=patience_s)
+        except UnreachableError as exc:
+            raise CommandError(str(exc)) from exc
+
+    def _check(self, pool: str) -> None:
+        if pool != POOL:
+            raise CommandError(f"no pool {pool} here")
+
+
+def _reported(unit: Unit, now: float) -> Instance:
+    """As `swarm.scaler.adapters.systemd` reads it."""
+    word = unit.word(now)
+    state = _state(unit, is_busy=word.busy)
+    is_idle = state is InstanceState.IDLE
+    return Instance(
+        POOL,
+        unit.number,
+        unit.host,
+        state,
+        state_for_s=now - unit.state_since,
+        idle_for_s=now - word.idle_since if is_idle and word.idle_since is not None else 0.0,
+        active=int(word.busy),
+        tasks_ended=word.tasks_ended,
+        pid=unit.pid,
+        service_time_s=word.service_time_s,
+        boot_time_s=None if unit.ready_at is None else unit.boot_s,
+        waits=is_idle,
+        connected=None if unit.ready_at is None else True,
+    )
+
+
+def _unreported(unit: Unit, now: float) -> Instance:
+    return Instance(
+        POOL,
+        unit.number,
+        unit.host,
+        InstanceState.UNREPORTED,
+        state_for_s=now - unit.state_since,
+        pid=unit.pid,
+        trouble="its status file is out of date",
+    )
+
+
+def _state(unit: Unit, *, is_busy: bool) -> InstanceState:
+    if unit.stopping_at is not None:
+        return InstanceState.STOPPING
+    if unit.ready_at is None:
+        return InstanceState.STARTING
+    return InstanceState.BUSY if is_busy else InstanceState.IDLE
