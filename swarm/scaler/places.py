@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from heapq import heapify, heappop, heapreplace
 
 from swarm.scaler.model import HostReport, InstanceState, Observation, Start
 from swarm.settings import MAX_INSTANCE_NUMBER, HostSettings, ScalerSettings
@@ -32,7 +33,6 @@ class Places:
         self, hosts: Mapping[str, HostSettings], scaler: ScalerSettings, observation: Observation
     ) -> None:
         self._hosts = hosts
-        self._now = observation.now
         self._reports = {
             name: report
             for name, report in observation.hosts.items()
@@ -47,10 +47,18 @@ class Places:
             name: scaler.host_starts_per_turn
             - sum(
                 instance.state is InstanceState.STARTING
-                and instance.state_for_s(self._now) < recent_s
+                and instance.state_for_s(observation.now) < recent_s
                 for instance in report.instances
             )
             for name, report in self._reports.items()
+        }
+        self._paused = {
+            (host, instance.pool)
+            for host, report in self._reports.items()
+            for instance in report.instances
+            if instance.state is InstanceState.FAILED
+            and instance.state_for_s(observation.now)
+            < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
         }
         self._taken = {
             instance.key
@@ -61,11 +69,10 @@ class Places:
 
     def starts(self, pool: str, count: int) -> list[Start]:
         starts: list[Start] = []
-        while len(starts) < count:
-            candidates = [name for name in self._reports if self._takes(name, pool)]
-            if not candidates:
-                break
-            host = min(candidates, key=lambda name: (-self._free[name], name))
+        emptiest = [(-self._free[name], name) for name in self._reports if self._takes(name, pool)]
+        heapify(emptiest)
+        while len(starts) < count and emptiest:
+            _, host = emptiest[0]
             number = next(
                 n for n in range(1, MAX_INSTANCE_NUMBER + 1) if (host, pool, n) not in self._taken
             )
@@ -73,6 +80,10 @@ class Places:
             self._free[host] -= 1
             self._starts_left[host] -= 1
             starts.append(Start(host, pool, number))
+            if self._takes(host, pool):
+                heapreplace(emptiest, (-self._free[host], host))
+            else:
+                heappop(emptiest)
         return starts
 
     def free(self) -> dict[str, int]:
@@ -81,14 +92,14 @@ class Places:
 
     def may_take(self, host: str, pool: str) -> bool:
         """Whether the host takes starts of the pool once there is room."""
-        return self._hosts[host].serves(pool) and not self._paused(host, pool)
+        return self._hosts[host].serves(pool) and (host, pool) not in self._paused
 
     def why_not(self, pool: str) -> str:
         """Why no host takes one more."""
         serving = [name for name in self._reports if self._hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
-        paused = [name for name in serving if self._paused(name, pool)]
+        paused = [name for name in serving if (name, pool) in self._paused]
         if paused:
             return f"instances failed on {', '.join(sorted(paused))}"
         if any(self._free[name] > 0 for name in serving):
@@ -97,12 +108,3 @@ class Places:
 
     def _takes(self, host: str, pool: str) -> bool:
         return self.may_take(host, pool) and self._free[host] > 0 and self._starts_left[host] > 0
-
-    def _paused(self, host: str, pool: str) -> bool:
-        return any(
-            instance.pool == pool
-            and instance.state is InstanceState.FAILED
-            and instance.state_for_s(self._now)
-            < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
-            for instance in self._reports[host].instances
-        )
