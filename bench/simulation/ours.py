@@ -144,7 +144,7 @@ class SimulatedUnits:
         is_mute = self._world.is_lost(Loss.REPORTS, self._host)
         return HostReport(
             tuple(
-                _unreported(unit, self._world.now)
+                _unreported(unit)
                 if is_mute and unit.ready_at is not None and unit.stopping_at is None
                 else _reported(unit, self._world.now)
                 for unit in self._world.units.values()
@@ -185,8 +185,8 @@ def _reported(unit: Unit, now: float) -> Instance:
         unit.number,
         unit.host,
         state,
-        state_for_s=now - unit.state_since,
-        idle_for_s=now - word.idle_since if is_idle and word.idle_since is not None else 0.0,
+        state_since=unit.state_since,
+        idle_since=word.idle_since if is_idle else None,
         active=int(word.busy),
         tasks_ended=word.tasks_ended,
         pid=unit.pid,
@@ -197,13 +197,13 @@ def _reported(unit: Unit, now: float) -> Instance:
     )
 
 
-def _unreported(unit: Unit, now: float) -> Instance:
+def _unreported(unit: Unit) -> Instance:
     return Instance(
         POOL,
         unit.number,
         unit.host,
         InstanceState.UNREPORTED,
-        state_for_s=now - unit.state_since,
+        state_since=unit.state_since,
         pid=unit.pid,
         trouble="its status file is out of date",
     )

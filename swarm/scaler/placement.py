@@ -185,7 +185,7 @@ class _Room:
     def make(self, pool: str, count: int) -> list[Instance]:
         """Whom to stop so that the pool gets so many starts more, no more than that takes."""
         broker = self._brokers.get(self._settings.pools[pool].broker)
-        if broker is None or broker.down_for_s is not None:
+        if not self._victims or broker is None or broker.down_for_s is not None:
             return []
         victims = []
         for _ in range(count):

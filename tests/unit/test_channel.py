@@ -196,6 +196,8 @@ class FakeRunner:
         self.answers_looks = True
         self.sequence = 0
         self.watched = asyncio.Event()
+        self.opens = asyncio.Event()
+        self.opens.set()
         self.lists: list[str] = []
         self.clock: Callable[[], float] = lambda: NOW
 
@@ -210,6 +212,7 @@ class FakeRunner:
 
     async def watch(self, listener: Listener) -> Watch:
         self.watches += 1
+        await self.opens.wait()
         if self.error is not None:
             raise self.error
         self.listener = listener
@@ -528,9 +531,19 @@ async def test_a_command_during_the_opening_is_in_the_first_picture_or_asked_for
 ) -> None:
     monkeypatch.setattr(channel, "_CATCH_UP_S", 0.01)
     host.runner.answers_looks = False
-    await host.opened()
+    await host.heard(entry(1))
+    host.runner.opens.clear()
+    assert host.runner.listener is not None
+    host.runner.listener.ended(CommandError("SSH: connection lost"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert host.runner.watches == 2
     host.now += 0.1
     await host.units.start("browser", 2)
+    assert host.runner.asked == []
+    host.runner.opens.set()
+    await host.opened()
+    assert host.runner.asked == ["look 1"]
     host.runner.tell()
     assert "does not show yet" in reason(await host.report())
     host.runner.tell(look=1)
