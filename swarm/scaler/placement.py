@@ -7,7 +7,7 @@ same process, with no task ended in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm.scaler.model import (
@@ -74,8 +74,14 @@ def plan(
     settings: Settings,
     observation: Observation,
     proofs: Proofs,
+    *,
+    leaving: Collection[str] = (),
 ) -> Plan:
-    """The actions of one turn, over all pools, within every host's limits."""
+    """The actions of one turn, over all pools, within every host's limits.
+
+    On hosts that are `leaving`, whatever is proved idle is stopped, unless its pool needs more
+    instances or it is not known whether it does.
+    """
     scaler = settings.scaler
 
     def on_fallback(pool: str) -> bool:
@@ -102,6 +108,12 @@ def plan(
                 : decision.running - decision.desired
             ]
             actions += [Stop(victim.host, victim.pool, victim.number) for victim in victims]
+        if decision.direction is not Direction.UP:
+            actions += [
+                stop
+                for stop in _leavers(decision.pool, observation, proofs, leaving)
+                if stop not in actions
+            ]
     # Only now: what is free or is left was given to whoever comes first.
     room = _Room(settings, observation, proofs, places)
     room.comes(action.host for action in actions if isinstance(action, Stop))
@@ -111,6 +123,18 @@ def plan(
         givers = sorted({victim.pool for victim in victims})
         notes += [f"{giver} gives way to {pool}: its broker is down" for giver in givers]
     return Plan(tuple(actions), tuple(notes))
+
+
+def _leavers(
+    pool: str, observation: Observation, proofs: Proofs, leaving: Collection[str]
+) -> list[Stop]:
+    if not leaving or not isinstance(observation.waiting[pool], int):
+        return []
+    return [
+        Stop(idle.host, idle.pool, idle.number)
+        for idle in _proved(observation.instances(pool), observation, proofs)
+        if idle.host in leaving
+    ]
 
 
 def proved_idle(

@@ -56,6 +56,23 @@ class Reconciler:
         self._memories = {name: PoolMemory() for name in settings.pools}
         self._proofs: placement.Proofs = {}
         self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
+        self._leaving: Collection[str] = ()
+
+    def change(
+        self,
+        settings: Settings,
+        units: Mapping[str, UnitManager],
+        *,
+        leaving: Collection[str] = (),
+    ) -> None:
+        """Go on with other hosts; those that are `leaving` are still among them.
+
+        Nothing but `hosts` may differ from the settings so far.
+        """
+        self._settings = settings
+        self._units = units
+        self._leaving = leaving
+        self._last_seen = {name: seen for name, seen in self._last_seen.items() if name in units}
 
     async def turn(self, now: float) -> Outcome:
         """Observe everything at once, decide for every pool, carry out the plan.
@@ -71,7 +88,9 @@ class Reconciler:
             decisions[name], self._memories[name] = policy.decide(
                 name, pool, scaler, observation, self._memories[name], stoppable=len(stoppable)
             )
-        plan = placement.plan(decisions, self._settings, observation, self._proofs)
+        plan = placement.plan(
+            decisions, self._settings, observation, self._proofs, leaving=self._leaving
+        )
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)
         return Outcome(observation, decisions, tuple(results), plan.notes)

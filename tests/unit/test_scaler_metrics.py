@@ -72,6 +72,10 @@ def test_the_gauges_follow_what_changes_of_a_host() -> None:
     show([idle])
     assert value(metrics, "instances", **labels, state="idle") == 1
     assert value(metrics, "host_up", host="h1") == 1
+    without = replace(make_observation(0), hosts={})
+    metrics.show(Outcome(without, {"browser": DECISION}), seconds=0.2)
+    assert value(metrics, "instances", **labels, state="idle") is None
+    assert value(metrics, "host_up", host="h1") is None
 
 
 def test_a_turn_becomes_metrics() -> None:

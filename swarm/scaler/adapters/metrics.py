@@ -90,6 +90,10 @@ class ScalerMetrics:
             "swarm_scaler_turn_seconds", "Time a turn takes.", registry=self.registry
         )
 
+    def configure(self, settings: Settings) -> None:
+        """Go on with other hosts."""
+        self._settings = settings
+
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"swarm_scaler_{name}", text, labels, registry=self.registry)
 
@@ -108,6 +112,10 @@ class ScalerMetrics:
             self._broker_up.labels(broker).set(condition.down_for_s is None)
         for host, report in outcome.observation.hosts.items():
             self._show_host(host, report)
+        for host in self._shown.keys() - outcome.observation.hosts.keys():
+            self._show_host(host, Unknown("gone"))
+            self._host_up.remove(host)
+            del self._shown[host]
         for result in outcome.results:
             verb = "start" if isinstance(result.action, Start) else "stop"
             self._actions.labels(
@@ -198,9 +206,9 @@ class ScalerMetrics:
             return []
         targets = []
         for host, report in self._outcome.observation.hosts.items():
-            if not isinstance(report, HostReport):
+            settings = self._settings.hosts.get(host)
+            if not isinstance(report, HostReport) or settings is None:
                 continue
-            settings = self._settings.hosts[host]
             address = "127.0.0.1" if settings.is_local else settings.address
             for instance in report.instances:
                 pool = self._settings.pools.get(instance.pool)
