@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from swarm.environment import read_brokers, read_settings
-from swarm.errors import BrokerAwayError, ConfigError, Problem
+from swarm.errors import BrokerAwayError, ConfigError
 
 
 @click.command()
@@ -21,7 +21,7 @@ def brokers(as_json: bool) -> None:  # noqa: FBT001 - a click option
 
     Exit status: 0 all are well, 2 one refuses us, 3 one is away, slow or at its limit.
     """
-    from swarm.brokers import ask
+    from swarm.brokers import ask, refusal
 
     asked = {broker: ask(broker) for broker in read_brokers()}
     seen = _seen_by_scaler()
@@ -47,7 +47,7 @@ def brokers(as_json: bool) -> None:  # noqa: FBT001 - a click option
             for line in describe(seen.get(broker.name)):
                 click.echo(f"  {line}")
     problems = [
-        Problem(broker.variable, f"{broker.address} ({verdict.reason})", verdict.advice)
+        refusal(broker, verdict)
         for broker, (verdict, _) in asked.items()
         if verdict.state == "refused"
     ]

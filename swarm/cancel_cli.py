@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.environment import read_brokers, read_settings
-from swarm.errors import BrokerAwayError, ConfigError
+from swarm.errors import ConfigError, SwarmError
 from swarm.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def _waits(task_id: str, settings: Settings) -> bool:
     """Whether it lies in a queue of any broker.
 
     Raises:
-        BrokerAwayError: one that may have it did not say.
+        BrokerAwayError, ConfigError: one that may have it did not say, or refuses us.
     """
     import redis
 
-    from swarm.brokers import away, connect
+    from swarm.brokers import connect, failure
     from swarm.delivery.find import waits
 
-    silent: BrokerAwayError | None = None
+    silent: SwarmError | None = None
     # A producer, as whom people submit tasks, does not see what waits.
     for broker in read_brokers(credential="redis-url-scaler"):
         try:
@@ -71,7 +71,7 @@ def _waits(task_id: str, settings: Settings) -> bool:
                 if waits(client, task_id, settings.queues(broker=broker.name)):
                     return True
         except redis.RedisError as exc:
-            silent = silent or away(broker, exc)
+            silent = silent or failure(broker, exc)
     if silent is not None:
         raise silent
     return False

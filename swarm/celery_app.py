@@ -155,5 +155,9 @@ def _read_brokerage() -> Brokerage | None:
 
 transport.register()
 workflows.register()
-app = DeliveryCelery("swarm", set_as_current=True, read_brokerage=_read_brokerage)
-app.add_defaults(_read_configuration)
+app = DeliveryCelery(
+    "swarm",
+    set_as_current=True,
+    read_configuration=_read_configuration,
+    read_brokerage=_read_brokerage,
+)

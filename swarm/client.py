@@ -14,11 +14,12 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from swarm.analysis.model import parse_analysis_job
+from swarm.brokers import failure
 from swarm.browse.errors import JobError
 from swarm.browse.payload import parse_browser_job
 from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key
 from swarm.delivery.publish import RefusedError, UncertainError
-from swarm.errors import BrokerAwayError, ConfigError, Problem
+from swarm.errors import BrokerAwayError, ConfigError, Problem, SwarmError
 from swarm.settings import TaskType
 
 _PARSERS: dict[TaskType, Callable[[object], object]] = {
@@ -97,17 +98,19 @@ class Client:
 
         Raises:
             BrokerAwayError: the broker could not be reached.
+            ConfigError: it does not let us in.
         """
         try:
             self._app.control.revoke(task_id)
         except _AWAY as exc:
-            raise BrokerAwayError(f"the broker did not answer: {exc}") from exc
+            raise self._failure(task_id, exc) from exc
 
     def result(self, task_id: str, *, wait_s: float = 0.0) -> TaskResult:
         """The task's result, waiting for it up to `wait_s` seconds.
 
         Raises:
             BrokerAwayError: the broker could not be reached.
+            ConfigError: it does not let us in.
         """
         handle: AsyncResult[Any] = AsyncResult(task_id, app=self._app)
         try:
@@ -117,10 +120,17 @@ class Client:
         except CeleryTimeoutError:
             return TaskResult(task_id, "pending")
         except _AWAY as exc:
-            raise BrokerAwayError(f"the broker did not answer: {exc}") from exc
+            raise self._failure(task_id, exc) from exc
         if state == celery_states.SUCCESS:
             return TaskResult(task_id, "done", value=value)
         if state in celery_states.READY_STATES:
             known = value.result if isinstance(value, JobError) else None
             return TaskResult(task_id, "failed", known, f"{type(value).__name__}: {value}")
         return TaskResult(task_id, "pending")
+
+    def _failure(self, task_id: str, exc: Exception) -> SwarmError:
+        """What to say of the broker that probably has the task."""
+        submission = getattr(self._app, "submission", None)
+        if submission is None:
+            return BrokerAwayError(f"the broker did not answer: {exc}")
+        return failure(submission.failover.broker(submission.places(task_id)[0]), exc)

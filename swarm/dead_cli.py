@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.environment import read_brokers
-from swarm.errors import BrokerAwayError, ConfigError, Problem
+from swarm.errors import ConfigError, Problem, SwarmError
 
 if TYPE_CHECKING:
     from swarm.brokers import BrokerName
@@ -115,16 +115,17 @@ def _dead_letters() -> Iterator[Mapping[BrokerName, DeadLetters]]:
     """The lists of all brokers that answer, the primary's first.
 
     Raises:
-        BrokerAwayError: none answers. One that does not while another does is a warning.
+        BrokerAwayError, ConfigError: none answers, or lets us in. One that does not while another
+            does is a warning.
     """
     import redis
 
-    from swarm.brokers import away, connect
+    from swarm.brokers import connect, failure
     from swarm.delivery import keys
     from swarm.delivery.dead import DeadLetters
 
     lists: dict[BrokerName, DeadLetters] = {}
-    silent: list[BrokerAwayError] = []
+    silent: list[SwarmError] = []
     # A producer, as whom people submit tasks, has no right to them.
     brokers = list(read_brokers(credential="redis-url-scaler"))
     with ExitStack() as stack:
@@ -133,7 +134,7 @@ def _dead_letters() -> Iterator[Mapping[BrokerName, DeadLetters]]:
                 client = stack.enter_context(connect(broker))
                 client.hlen(keys.DEAD)
             except redis.RedisError as exc:
-                silent.append(away(broker, exc))
+                silent.append(failure(broker, exc))
             else:
                 lists[broker.name] = DeadLetters(client)
         if not lists:
@@ -143,4 +144,4 @@ def _dead_letters() -> Iterator[Mapping[BrokerName, DeadLetters]]:
         try:
             yield lists
         except redis.RedisError as exc:
-            raise away(brokers[0], exc) from exc
+            raise failure(brokers[0], exc) from exc

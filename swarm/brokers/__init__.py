@@ -7,8 +7,9 @@ from swarm.brokers.connection import (
     QUIET,
     SOCKET_TIMEOUT_S,
     ask,
-    away,
     connect,
+    failure,
+    refusal,
 )
 from swarm.brokers.verdict import State, Verdict, classify
 
@@ -24,9 +25,10 @@ __all__ = [
     "State",
     "Verdict",
     "ask",
-    "away",
     "check_files",
     "classify",
     "connect",
+    "failure",
     "parse_broker",
+    "refusal",
 ]

@@ -68,17 +68,30 @@ class Ledger:
     since: datetime | None = None
     """Since when is counted without a break; the rate is that of this time."""
     recent: tuple[tuple[datetime, int], ...] = ()
+    left: Ledger | None = None
+    """The period that was left for this one: a clock that was set may come back to it."""
 
     @property
     def total(self) -> int:
         return max(0, sum(self.used.values()) + self.elsewhere)
 
     def at(self, now: datetime, budget: Budget) -> Ledger:
-        """The same, or the next period's."""
+        """The same, or the next period's; or that which was left, with all that was counted."""
+        ledger = self.resumed(now) if self._is_ahead_of(now) else self
         began = budget.began(now)
         if began == self.began:
-            return self
-        return replace(self, began=began, used={}, elsewhere=0)
+            return ledger
+        left = replace(self, since=None, recent=(), left=None)
+        if self.left is not None and self.left.began == began:
+            used, elsewhere = self.left.used, self.left.elsewhere
+            return replace(ledger, began=began, used=used, elsewhere=elsewhere, left=left)
+        return replace(ledger, began=began, used={}, elsewhere=0, left=left)
+
+    def _is_ahead_of(self, now: datetime) -> bool:
+        """Whether the clock was set back: the rate would be unknown until it caught up."""
+        if self.since is not None and now < self.since:
+            return True
+        return bool(self.recent) and now < self.recent[-1][0]
 
     def correct(self, used_so_far: int) -> Ledger:
         """With what the service says was used, when somebody has said it anew."""
@@ -87,11 +100,15 @@ class Ledger:
         elsewhere = used_so_far - sum(self.used.values())
         return replace(self, said=used_so_far, elsewhere=elsewhere)
 
-    def add(self, component: str, requests: int, now: datetime) -> Ledger:
+    def add(
+        self, component: str, requests: int, now: datetime, *, is_recent: bool = True
+    ) -> Ledger:
+        """With these requests; `is_recent` unless nobody knows when they were made."""
         if requests <= 0:
             return self
         used = {**self.used, component: self.used.get(component, 0) + requests}
-        return replace(self, used=used, recent=_added(self.recent, requests, now))
+        recent = _added(self.recent, requests, now) if is_recent else self.recent
+        return replace(self, used=used, recent=recent)
 
     def resumed(self, now: datetime) -> Ledger:
         """Counting begins, after a start: what happened since is not in `recent`."""
@@ -113,6 +130,7 @@ class Ledger:
             "used": dict(self.used),
             "said": self.said,
             "elsewhere": self.elsewhere,
+            "left": None if self.left is None else self.left.to_json(),
         }
 
     @classmethod
@@ -123,11 +141,13 @@ class Ledger:
         began = datetime.fromisoformat(document["began"])
         if began.tzinfo is None:
             raise ValueError("began has no time zone")
+        left = document.get("left")
         return cls(
             began,
             {str(name): int(requests) for name, requests in document["used"].items()},
             int(document["said"]),
             int(document["elsewhere"]),
+            left=None if left is None else cls.from_json(left),
         )
 
 
@@ -180,7 +200,8 @@ def outlook(ledger: Ledger, budget: Budget, now: datetime) -> Outlook:
     expected = used + round(per_hour * ((ends - now) / timedelta(hours=1)))
     exhausted_at = None
     if expected > budget.limit:
-        hours = max(0.0, (budget.limit - used) / per_hour)
+        # Beyond the limit there need be no rate: a service that refuses all is asked no more.
+        hours = (budget.limit - used) / per_hour if used < budget.limit else 0.0
         exhausted_at = now + timedelta(hours=hours)
     return Outlook(used, budget.limit, ends, per_hour, expected, exhausted_at)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.brokers.address import Broker
 from swarm.brokers.verdict import Verdict, classify
-from swarm.errors import BrokerAwayError
+from swarm.errors import BrokerAwayError, ConfigError, Problem
 
 if TYPE_CHECKING:
     import redis
@@ -40,12 +40,20 @@ def connect(broker: Broker) -> redis.Redis:
     )
 
 
-def away(broker: Broker, exc: Exception) -> BrokerAwayError:
+def refusal(broker: Broker, verdict: Verdict) -> Problem:
+    """What people are told of a verdict `refused`: which variable, where it leads, what to do."""
+    return Problem(broker.variable, f"{broker.address} ({verdict.reason})", verdict.advice)
+
+
+def failure(broker: Broker, exc: Exception) -> BrokerAwayError | ConfigError:
     """What people are told when a question to it ended so."""
     import redis  # noqa: PLC0415
 
+    verdict = classify(exc)
+    if verdict.state == "refused":
+        return ConfigError([refusal(broker, verdict)])
     how = "refused" if isinstance(exc, redis.ResponseError) else "did not answer"
-    return BrokerAwayError(f"{broker.address} {how}: {exc}")
+    return BrokerAwayError(f"the broker {broker.address} {how}: {exc}")
 
 
 def ask(broker: Broker) -> tuple[Verdict, float]:

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 Place = tuple[str, int]
 
 
+#: Where Redis is unless a URL says otherwise; redis-py's connections know it, its pools do not.
+_PORT = 6379
+
+
 def place_of(broker: Broker) -> Place:
     """Where a broker's requests are counted."""
     parts = urlsplit(broker.url)
-    return parts.hostname or "", parts.port or 6379
+    return parts.hostname or "", parts.port or _PORT
 
 
 class RequestCounter:
@@ -96,7 +100,7 @@ def tell(broker: Broker) -> None:
 def told(client: redis.Redis) -> Iterator[int]:
     """Requests to tell the client's broker of; those that an error interrupts are told later."""
     kwargs = client.connection_pool.connection_kwargs
-    place = (str(kwargs.get("host")), int(kwargs.get("port") or 0))
+    place = (str(kwargs.get("host")), int(kwargs.get("port") or _PORT))
     if place not in _told_places:
         yield 0
         return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from swarm.brokers.health import Health, HealthRules, observe
+from swarm.brokers.lock import ProcessLock
 from swarm.brokers.verdict import State, Verdict
 
 
@@ -38,7 +38,7 @@ class Watch:
         """`listen` hears of each change, one at a time; it may not call the watch."""
         self._broker, self._listen, self._clock = broker, listen, clock
         self._rules = rules or HealthRules()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._health = Health("ok", clock())
 
     @property

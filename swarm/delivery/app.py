@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import RLock
 from typing import Any, Literal
 
 import kombu
@@ -13,10 +14,11 @@ from celery import Celery
 from kombu.transport import memory
 from kombu.transport import redis as kombu_redis
 
-from swarm.brokers import BrokerName, Brokers, counting
+from swarm.brokers import BrokerName, Brokers, classify, counting
 from swarm.delivery import outcome
 from swarm.delivery.failover import Failover
 from swarm.delivery.message import IDEMPOTENCY_HEADER, payloads_key, successor_for
+from swarm.delivery.publish import RefusedError
 from swarm.delivery.routed import RoutedBackend
 from swarm.delivery.submission import Submission
 from swarm.errors import DuplicateTaskError
@@ -70,19 +72,43 @@ class DeliveryCelery(Celery):
     def __init__(
         self,
         *args: Any,
+        read_configuration: Callable[[], Mapping[str, Any]] = dict,
         read_brokerage: Callable[[], Brokerage | None] = lambda: None,
         **kwargs: Any,
     ) -> None:
-        """`read_brokerage` is called when the app first publishes; it may raise ConfigError.
+        """Both are called when they are first needed, and again if they raised ConfigError.
 
-        None is for a service that serves one broker, and publishes there only.
+        `read_configuration` returns Celery's settings. `read_brokerage` returns None for a service
+        that serves one broker, and publishes there only.
         """
+        # Threads of a producer may be the first together.
+        self._reading = RLock()
+        self._conf: Any
+        self._configuration: Any = None
         super().__init__(*args, **kwargs)
+        self._read_configuration = read_configuration
         self._read_brokerage = read_brokerage
+
+    def prepare_config(self, c: Any) -> Any:
+        """Celery's hook before settings are in force; what it adds later is missing at first."""
+        return super().prepare_config({**self._read_configuration(), **(c or {})})  # type: ignore[arg-type]
+
+    def _load_config(self) -> Any:
+        with self._reading:
+            # Celery forgets what it has when it is given another source.
+            if self._configuration is None or self._configuration is not self._conf:
+                self._configuration = super()._load_config()  # type: ignore[misc]
+            return self._configuration
 
     @cached_property
     def submission(self) -> Submission | None:
         """What hands a producer's tasks to its brokers."""
+        with self._reading:
+            # The same for whoever has waited: later Pythons do not lock what they cache.
+            return self._submission
+
+    @cached_property
+    def _submission(self) -> Submission | None:
         brokerage = self._read_brokerage()
         if brokerage is None:
             return None
@@ -91,9 +117,11 @@ class DeliveryCelery(Celery):
                 counting.tell(broker)
         apps: dict[BrokerName, DeliveryCelery] = {"primary": self}
         if brokerage.brokers.fallback is not None:
-            app = DeliveryCelery(f"{self.main} on the fallback", set_as_current=False)
-            app.add_defaults(lambda: dict(brokerage.fallback_configuration))
-            apps["fallback"] = app
+            apps["fallback"] = DeliveryCelery(
+                f"{self.main} on the fallback",
+                set_as_current=False,
+                read_configuration=lambda: brokerage.fallback_configuration,
+            )
         return Submission(
             Failover(brokerage.brokers),
             apps,
@@ -107,9 +135,23 @@ class DeliveryCelery(Celery):
             return self.submission.producer()
         return self.acquire_producer(producer)
 
-    def acquire_producer(self, producer: Any = None) -> Any:
-        """One of this app's own broker."""
-        return super().producer_or_acquire(producer)
+    @contextmanager
+    def acquire_producer(self, producer: Any = None) -> Iterator[Any]:
+        """One of this app's own broker, whose connection outlives an answer that is an error.
+
+        kombu closes it after every exception, and three requests more are made to enter anew.
+        """
+        answer: Exception | None = None
+        with super().producer_or_acquire(producer) as acquired:
+            try:
+                yield acquired
+            except (DuplicateTaskError, RefusedError) as exc:
+                # What is loading, or no primary any more, may have another address by now.
+                if classify(exc).state not in {"ok", "limited"}:
+                    raise
+                answer = exc
+        if answer is not None:
+            raise answer
 
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *positional: Any, **options: Any

@@ -65,26 +65,42 @@ def _run(client: redis.Redis, task_id: str, arguments: list[Any]) -> None:
 
 
 def _persist(run: Callable[[], object], end: SpooledEnd) -> None:
-    pause_s, begun, can_spool = 0.0, time.monotonic(), True
+    attempts = _Attempts(run, end)
     while True:
         try:
-            time.sleep(pause_s)
-            run()
+            if attempts.succeed():
+                return
         except SoftTimeLimitExceeded:
-            # The limit is the body's, and that is over.
+            # Wherever it strikes: the limit is the body's, and that is over.
             continue
+
+
+class _Attempts:
+    """To tell the broker of an end, else the disk."""
+
+    def __init__(self, run: Callable[[], object], end: SpooledEnd) -> None:
+        self._run, self._end = run, end
+        self._begun, self._pause_s, self._can_spool = time.monotonic(), 0.0, True
+
+    def succeed(self) -> bool:
+        """One attempt, after a pause that grows; whether the end is safe."""
+        time.sleep(self._pause_s)
+        try:
+            self._run()
         except (redis.RedisError, OSError) as exc:
             if not scripts.is_transient(exc):
                 raise
-            if not pause_s:
-                _log_wait(end.task_id, exc)
-            pause_s = min(2 * pause_s or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-            if can_spool and time.monotonic() - begun >= _SPOOL_AFTER_S:
-                if _spool(end):
-                    return
-                can_spool = False
+            if not self._pause_s:
+                _log_wait(self._end.task_id, exc)
         else:
-            return
+            return True
+        self._pause_s = min(2 * self._pause_s or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        if self._can_spool and time.monotonic() - self._begun >= _SPOOL_AFTER_S:
+            is_spooled = _spool(self._end)
+            # Not again: what the disk refuses it refuses later, too.
+            self._can_spool = False
+            return is_spooled
+        return False
 
 
 def _spool(end: SpooledEnd) -> bool:

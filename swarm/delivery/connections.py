@@ -1,10 +1,14 @@
-"""Connections of a channel that leave nothing behind when they close."""
+"""Connections that keep to one time limit for all they do, and leave nothing behind."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
@@ -22,6 +26,73 @@ class LimitedError(redis.ConnectionError, redis.ResponseError):
 
     Celery's consumer knows what to do without a connection; an error reply would end its worker.
     """
+
+
+#: When this thread's patience ends, in monotonic seconds.
+_patience_ends: ContextVar[float | None] = ContextVar("patience_ends", default=None)
+
+
+@contextmanager
+def patient_for(seconds: float) -> Iterator[None]:
+    """What is done on patient connections inside is over by then, or has failed.
+
+    The time limits of a socket are for one address, one step of the handshake and one reply each;
+    to enter and to ask takes several of these. No limit reaches the resolver.
+    """
+    token = _patience_ends.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _patience_ends.reset(token)
+
+
+def _at_most(seconds: float | None) -> float | None:
+    """The time limit of one step; 0 would mean not to wait at all."""
+    ends = _patience_ends.get()
+    if ends is None:
+        return seconds
+    left_s = max(0.001, ends - time.monotonic())
+    return left_s if seconds is None else min(seconds, left_s)
+
+
+def patient(connection_class: type[Any]) -> type[Any]:
+    """Connections that heed `patient_for`."""
+
+    class PatientConnection(connection_class):
+        _is_connecting = False
+
+        @property
+        def socket_connect_timeout(self) -> float | None:
+            """Asked for each address that a name has."""
+            seconds: float | None = self._socket_connect_timeout
+            return _at_most(seconds) if self._is_connecting else seconds
+
+        @property
+        def socket_timeout(self) -> float | None:
+            """Of the handshake too; whoever keeps it for later gets the usual one."""
+            seconds: float | None = self._socket_timeout
+            return _at_most(seconds) if self._is_connecting else seconds
+
+        def _connect(self) -> Any:
+            self._is_connecting = True
+            try:
+                connected = super()._connect()
+            finally:
+                self._is_connecting = False
+            connected.settimeout(self.socket_timeout)
+            return connected
+
+        def read_response(self, *args: Any, **options: Any) -> Any:
+            if _patience_ends.get() is None or self._sock is None:
+                return super().read_response(*args, **options)
+            self._sock.settimeout(_at_most(self.socket_timeout))
+            try:
+                return super().read_response(*args, **options)
+            finally:
+                if self._sock is not None:
+                    self._sock.settimeout(self.socket_timeout)
+
+    return PatientConnection
 
 
 def abortive(connection_class: type[Any]) -> type[Any]:

@@ -20,6 +20,7 @@ import redis
 
 from swarm.brokers import Broker, BrokerName, Brokers, Verdict, classify, connect
 from swarm.brokers.health import HealthRules
+from swarm.brokers.lock import ProcessLock
 from swarm.brokers.watch import Change, Watch
 from swarm.delivery import metrics
 from swarm.delivery.publish import try_out
@@ -75,7 +76,7 @@ class Failover:
         }
         self._clock, self._tick_s = clock, tick_s
         self._read_at: dict[BrokerName, float] = {}
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._trying: dict[BrokerName, threading.Thread] = {}
         self._places: OrderedDict[str, BrokerName] = OrderedDict()
         for name in self._brokers:

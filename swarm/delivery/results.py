@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from vine import promise
 from swarm.brokers import QUIET
 from swarm.delivery import outcome as outcomes
 from swarm.delivery.commit import DONE_S, commit
+from swarm.delivery.connections import patient
 from swarm.delivery.outcome import Outcome
 from swarm.delivery.waiting import Mailboxes, ResultConsumer
 
@@ -47,6 +48,17 @@ class ResultBackend(celery_redis.RedisBackend):
         super().__init__(*args, **kwargs)
         self.connparams.update(QUIET)
         self._mailboxes = Mailboxes()
+
+    def _get_pool(self, **params: Any) -> Any:
+        """Connections of a producer that is promised an answer in time."""
+        connection_class = patient(params.get("connection_class", redis.Connection))
+        return super()._get_pool(**{**params, "connection_class": connection_class})
+
+    def ensure(self, fun: Callable[..., Any], args: Any, **policy: Any) -> Any:
+        """Celery tries for 20 s: inside a task. A producer is told at once, unless set up else."""
+        if outcomes.is_collecting() or "retry_policy" in self._transport_options:
+            return super().ensure(fun, args, **policy)
+        return fun(*args)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Called by `apply_async` before it publishes.

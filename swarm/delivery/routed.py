@@ -170,14 +170,17 @@ class RoutedBackend:
 
     def get_many(self, task_ids: Iterable[str], **options: Any) -> Iterator[tuple[str, Any]]:
         """The results that are there, or come; Celery's own of each broker, one after the other."""
-        for name, own in self._by_broker(task_ids, key=str).items():
-            yield from self._backend(name).get_many(set(own), **options)
+        found: dict[BrokerName, set[str]] = {}
+        for task_id in task_ids:
+            found.setdefault(self._submission.places(task_id)[0], set()).add(task_id)
+        for name, own in found.items():
+            yield from self._backend(name).get_many(own, **options)
 
     def iter_native(self, result: Any, **options: Any) -> Iterator[tuple[str, Any]]:
-        """The results of a set as they come; one after the other where it is on both brokers."""
-        brokers = self._by_broker(result.results, key=lambda each: each.id)
+        """The results of a set as they come; one after the other if it may be on both brokers."""
+        brokers = {name for each in result.results for name in self._submission.places(each.id)}
         if len(brokers) == 1:
-            yield from self._backend(next(iter(brokers))).iter_native(result, **options)
+            yield from self._backend(brokers.pop()).iter_native(result, **options)
             return
         timeout = options.get("timeout")
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -215,14 +218,6 @@ class RoutedBackend:
 
     def _backend(self, name: BrokerName) -> Any:
         return self._submission.backend(name)
-
-    def _by_broker(
-        self, items: Iterable[Any], *, key: Callable[[Any], str]
-    ) -> dict[BrokerName, list[Any]]:
-        found: dict[BrokerName, list[Any]] = {}
-        for item in items:
-            found.setdefault(self._submission.places(key(item))[0], []).append(item)
-        return found
 
     def _found(
         self,

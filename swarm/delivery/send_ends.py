@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import redis
 
-from swarm.brokers import VARIABLES, Broker, BrokerName, connect
+from swarm.brokers import VARIABLES, Broker, BrokerName, classify, connect, refusal
 from swarm.delivery.spool import Spool
 from swarm.environment import read_broker, read_settings
 from swarm.errors import ConfigError
@@ -64,8 +64,10 @@ def _send(spool: Spool, broker: Broker) -> tuple[int, str]:
     try:
         with connect(broker) as client:
             return spool.send(client), ""
-    except redis.RedisError as exc:
-        return 0, str(exc)
+    except (redis.RedisError, OSError) as exc:
+        verdict = classify(exc)
+        refused = verdict.state == "refused"
+        return 0, str(refusal(broker, verdict) if refused else exc)
 
 
 if __name__ == "__main__":

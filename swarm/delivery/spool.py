@@ -109,6 +109,7 @@ class Spool:
 
         Raises:
             redis.RedisError: it is still away. What it was told of by then is here no more.
+            OSError: what it was told of cannot be removed; to tell it again changes nothing.
         """
         sent = 0
         for path, end in self._read():

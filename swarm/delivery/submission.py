@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from swarm.brokers import BrokerName, Verdict, classify
+from swarm.brokers import BrokerName, Verdict, classify, refusal
 from swarm.delivery import ids, metrics
+from swarm.delivery.connections import patient_for
 from swarm.delivery.failover import Failover, Operation, Placement, current_placement
 from swarm.delivery.publish import RefusedError, UncertainError
 from swarm.errors import ConfigError, DuplicateTaskError
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 #: How a broker's absence arrives: kombu translates what its transport declares as connection
 #: errors, the rest comes as redis-py and the socket raised it.
 AWAY = (OperationalError, RedisError, OSError)
+#: Seconds for one broker, entering it included; what is left of three is for the other one.
+_PATIENCE_S = 2.5
+#: Seconds of waiting for one of the process's producers after which the broker's state may be news.
+_POOL_WAIT_S = 0.5
 
 
 class BrokerApp(Protocol):
@@ -32,7 +37,7 @@ class BrokerApp(Protocol):
     AsyncResult: Any
     tasks: Any
 
-    def acquire_producer(self) -> Any: ...
+    def acquire_producer(self, producer: Any = None) -> Any: ...
 
     def publish_task(self, *args: Any, **options: Any) -> Any: ...
 
@@ -46,16 +51,16 @@ class Submission:
         self.failover = failover
         self.apps: Mapping[BrokerName, BrokerApp] = apps
         self._holds_uncertain = holds_uncertain
-        # What Celery hands back for each part of a group.
-        self._lent: WeakSet[Any] = WeakSet()
+        # What Celery hands back for each part of a group, and the broker that it is connected to.
+        self._lent: WeakKeyDictionary[Any, BrokerName] = WeakKeyDictionary()
 
     @contextmanager
     def producer(self) -> Iterator[Any]:
-        """What Celery acquires for several tasks; each of them may go by another one."""
+        """What Celery acquires for several tasks; those for the other broker go by another one."""
         placement = current_placement()
-        broker = "primary" if placement is None else placement.broker
+        broker: BrokerName = "primary" if placement is None else placement.broker
         with self.apps[broker].acquire_producer() as producer:
-            self._lent.add(producer)
+            self._lent[producer] = broker
             yield producer
 
     def backend(self, broker: BrokerName) -> Any:
@@ -86,7 +91,8 @@ class Submission:
         """
         with self.failover.placing() as placement:
             producer = options.pop("producer", None)
-            if options.get("connection") or (producer and producer not in self._lent):
+            lent_by = None if producer is None else self._lent.get(producer)
+            if options.get("connection") or (producer is not None and lent_by is None):
                 # Somebody's own connection, of which nothing is known.
                 return self.apps["primary"].publish_task(
                     name, args, kwargs, *positional, producer=producer, **options
@@ -98,8 +104,10 @@ class Submission:
 
             def publish(broker: BrokerName) -> Any:
                 own_id = given or ids.named(task_id, broker)
+                # Who holds one already must not wait for another: all may be held by such.
+                own = producer if lent_by == broker else None
                 sent = self._publish(
-                    broker, name, args, kwargs, *positional, task_id=own_id, **options
+                    broker, own, name, args, kwargs, *positional, task_id=own_id, **options
                 )
                 self.failover.remember(own_id, broker)
                 return sent
@@ -143,6 +151,11 @@ class Submission:
                 for operation in placement.prelude:
                     self._call(second, operation)
                 result = attempt(second)
+            except ConfigError as other:
+                if error.uncertain_id is None:
+                    raise
+                told = f"{first}: {error.cause}; {second}: {other}"
+                raise UncertainError(told, error.uncertain_id) from other
             except _NotTakenError as other:
                 for each in (error, other):
                     if each.uncertain_id is not None:
@@ -152,16 +165,20 @@ class Submission:
         placement.broker, placement.has_moved = second, True
         return result
 
-    def _publish(self, broker: BrokerName, *args: Any, **options: Any) -> Any:
-        """Publish there, and take note of how that went.
+    def _publish(self, broker: BrokerName, lent: Any, *args: Any, **options: Any) -> Any:
+        """Publish there, by the producer that was lent if any, and take note of how that went.
 
         Raises:
             _NotTakenError: it was not accepted, or nobody knows.
         """
-        app, begun = self.apps[broker], time.monotonic()
-        reached = False
+        app, asked = self.apps[broker], time.monotonic()
+        begun, reached = asked, False
         try:
-            with app.acquire_producer() as producer:
+            with app.acquire_producer(lent) as producer, patient_for(_PATIENCE_S):
+                begun = time.monotonic()
+                if begun - asked > _POOL_WAIT_S and not self.failover.is_usable(broker):
+                    # Those who had all producers waited for the broker meanwhile: once is enough.
+                    raise _NotTakenError(RefusedError(self.failover.reason(broker)), None)
                 # The first use of the channel connects; only what follows can queue anything.
                 reached = producer.channel is not None
                 sent = app.publish_task(*args, producer=producer, **options)
@@ -181,7 +198,8 @@ class Submission:
     def _call(self, broker: BrokerName, operation: Operation) -> Any:
         begun = time.monotonic()
         try:
-            result = operation(self.backend(broker))
+            with patient_for(_PATIENCE_S):
+                result = operation(self.backend(broker))
         except AWAY as exc:
             self._failed(broker, exc, begun)
             raise _NotTakenError(exc, None) from exc
@@ -200,9 +218,7 @@ class Submission:
         verdict = classify(exc)
         self.failover.tell(broker, verdict, time.monotonic() - begun)
         if verdict.state == "refused":
-            place = self.failover.broker(broker)
-            where = f"{place.address} ({verdict.reason})"
-            raise ConfigError.of(place.variable, where, verdict.advice) from exc
+            raise ConfigError([refusal(self.failover.broker(broker), verdict)]) from exc
         return verdict
 
 

@@ -26,7 +26,7 @@ from kombu.utils.encoding import bytes_to_str
 
 from swarm.brokers import QUIET, SOCKET_TIMEOUT_S
 from swarm.delivery import keys, outcome, release, scripts
-from swarm.delivery.connections import abortive
+from swarm.delivery.connections import abortive, patient
 from swarm.delivery.holder import Holder
 from swarm.delivery.message import decode, idempotency_key, is_due, note_wait, successor_for
 from swarm.delivery.publish import publish
@@ -325,7 +325,7 @@ class Channel(kombu_redis.Channel):
         # Without them a connection that died in silence is waited for without end.
         if parameters.get("socket_timeout") is None:
             parameters["socket_timeout"] = SOCKET_TIMEOUT_S
-        parameters["connection_class"] = abortive(parameters["connection_class"])
+        parameters["connection_class"] = abortive(patient(parameters["connection_class"]))
         return parameters
 
 

@@ -16,6 +16,10 @@ from swarm.delivery.survey import Attention
 from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
 from swarm.settings import PoolSettings, ScalerSettings
 
+#: Longest time in seconds between two looks at a metered broker while tasks wait there and all of a
+#: pool is busy; it grows to this, and with the stretch of the budget beyond.
+METERED_LOOK_S = 30.0
+
 #: A pool at zero is looked at once in this share of the time since it last had work.
 _CALM_SHARE = 0.25
 
@@ -27,7 +31,6 @@ _RUNS = {
     InstanceState.PAUSED,
     InstanceState.UNREPORTED,
 }
-
 
 #: What has been connected to its broker.
 _WORKS = {InstanceState.IDLE, InstanceState.BUSY, InstanceState.PAUSED}
@@ -163,15 +166,10 @@ def _running(instances: Iterable[Instance]) -> set[str]:
     return {instance.pool for instance in instances if instance.state in _RUNS}
 
 
-#: Longest time in seconds between two looks at a metered broker while tasks wait there and all of a
-#: pool is busy; it grows to this, and with the stretch of the budget beyond.
-METERED_LOOK_S = 30.0
-
-
 def max_age_s(now: float, *, active_at: float, at_most: float) -> float:
-    """How old the broker's word on a pool at zero may be, in seconds.
+    """How old the broker's word may be, in seconds.
 
     It is asked in every turn at first, and more and more rarely the longer ago the pool had work
-    (`active_at`).
+    (`active_at`), or of a metered broker the longer it is asked.
     """
     return min(at_most, max(0.0, (now - active_at) * _CALM_SHARE))

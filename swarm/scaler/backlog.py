@@ -26,14 +26,13 @@ class Backlog:
         side: BrokerSide,
         *,
         elsewhere: Collection[str] = (),
-        metered: bool = False,
     ) -> None:
         """`pools` serve this broker, those named in `elsewhere` another."""
-        self._metered = metered
         self._pools = pools
         self._scaler = scaler
         self._queues = side.queues
         self._view = side.view
+        self._metered = side.metered
         self._elsewhere = frozenset(elsewhere)
         # Since when the broker itself is asked about each pool without a break.
         self._asked_since: dict[str, float] = {}

@@ -1,24 +1,25 @@
-"""The accounts of a metered broker: what everybody asks of it, and what follows from that.
+"""The budget of a metered broker: kept in a file, told to people, its gate closed in time.
 
-Nobody is asked for this: instances say it in their status files, producers with scripts that run
-anyway, Flower among its metrics, and the scaler counts its own. All of these only grow while their
-process lives; the accounts remember what they were, so that a restart counts nothing twice.
+Nobody is asked for the accounts: instances say it in their status files, producers with scripts
+that run anyway, Flower among its metrics, and the scaler counts its own.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from swarm.brokers.budget import Budget, Ledger, Outlook, outlook
+from swarm.brokers.budget import Budget, Outlook, outlook
 from swarm.scaler.model import Instance
+from swarm.scaler.readings import Accounts, Closure, Reading
 
 log = logging.getLogger(__name__)
 
@@ -30,77 +31,6 @@ _MEASURED_TASKS = 20
 _SAVE_AFTER = timedelta(minutes=1)
 #: Until the broker is told again that could not be told: each attempt may count.
 _GATE_AGAIN = timedelta(minutes=1)
-_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one process says it has asked since it started."""
-
-    name: str
-    """Component (workers, producers, scaler, flower), and who of it: `workers h1 browser 3`."""
-    total: int
-    process: int = 0
-    """What tells it from the one before it; 0 if there is but one for ever."""
-    is_new_at_zero: bool = True
-    """Whether all of it counts when it is seen for the first time; else it is older than we are."""
-
-    @property
-    def component(self) -> str:
-        return self.name.partition(" ")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Accounts:
-    """The ledger, with the last reading of each process."""
-
-    ledger: Ledger
-    seen: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Name -> process, total."""
-
-    @classmethod
-    def begin(cls, budget: Budget, now: datetime) -> Accounts:
-        return cls(Ledger(budget.began(now)))
-
-    def after(self, readings: Iterable[Reading], budget: Budget, now: datetime) -> Accounts:
-        """With what was asked since the last readings."""
-        ledger, seen = self.ledger.at(now, budget), dict(self.seen)
-        for reading in readings:
-            known = seen.get(reading.name)
-            seen[reading.name] = (reading.process, reading.total)
-            if known is None:
-                asked = reading.total if reading.is_new_at_zero else 0
-            else:
-                process, total = known
-                # A count that fell began anew.
-                is_same = process == reading.process and reading.total >= total
-                asked = reading.total - total if is_same else reading.total
-            ledger = ledger.add(reading.component, asked, now)
-        return Accounts(ledger, seen)
-
-    def to_json(self) -> dict[str, Any]:
-        seen = {name: list(each) for name, each in self.seen.items()}
-        return {"version": _VERSION, "ledger": self.ledger.to_json(), "seen": seen}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Accounts:
-        """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` when it is none."""
-        if document["version"] != _VERSION:
-            raise ValueError(f"version {document['version']!r}, expected {_VERSION}")
-        seen = {
-            str(name): (int(process), int(total))
-            for name, (process, total) in document["seen"].items()
-        }
-        return cls(Ledger.from_json(document["ledger"]), seen)
-
-
-def readings_of(instances: Iterable[Instance]) -> list[Reading]:
-    """What the instances of a metered broker's pools say."""
-    return [
-        Reading(f"workers {each.host} {each.pool} {each.number}", each.requests, each.pid)
-        for each in instances
-        if each.requests is not None
-    ]
 
 
 class Gate(Protocol):
@@ -136,10 +66,8 @@ class Meter:
         self._told_for = self._outlook.resets_at
         # None until it was put right once: an earlier run may have left it closed.
         self._is_closed: bool | None = None
-        # The end of the period for which it was closed.
-        self._closed_until: datetime | None = None
         self._gate_refusal = ""
-        self._gate_again_at = now
+        self._gate_refused_at: datetime | None = None
         self._tasks_ended: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._ended = self._asked_for_them = 0
 
@@ -177,14 +105,12 @@ class Meter:
         `tasks` are those that the broker has; None if nobody knows now.
         """
         now = self._clock()
-        before = self._accounts.ledger.at(now, self._budget)
         accounts = self._accounts.after(readings, self._budget, now)
-        accounts = replace(accounts, ledger=accounts.ledger.correct(self._used_so_far))
-        self._accounts = accounts
-        self._measure(before, instances)
+        self._accounts = accounts = accounts.correct(self._used_so_far)
+        self._measure(instances)
         self._outlook = outlook(accounts.ledger, self._budget, now)
         self._tell()
-        if now - self._saved_at >= _SAVE_AFTER:
+        if _is_over(_SAVE_AFTER, since=self._saved_at, now=now):
             self.save()
         await self._keep_rest(tasks)
 
@@ -193,7 +119,11 @@ class Meter:
         self._saved_at = self._clock()
         scratch = self._path.with_suffix(".tmp")
         try:
-            scratch.write_text(json.dumps(self._accounts.to_json()), encoding="utf-8")
+            with scratch.open("w", encoding="utf-8") as file:
+                json.dump(self._accounts.to_json(), file)
+                file.flush()
+                # Else a loss of power may leave an empty file in place of the last good one.
+                os.fsync(file.fileno())
             scratch.replace(self._path)
         except OSError as exc:
             if not self._save_failed:
@@ -202,7 +132,7 @@ class Meter:
         else:
             self._save_failed = False
 
-    def _measure(self, before: Ledger, instances: Iterable[Instance]) -> None:
+    def _measure(self, instances: Iterable[Instance]) -> None:
         """What is asked while tasks are being done is asked for them."""
         ended, is_working = 0, False
         for each in instances:
@@ -212,10 +142,8 @@ class Meter:
             self._tasks_ended[each.key] = (each.pid, each.tasks_ended)
         self._ended += ended
         if ended or is_working:
-            used = self._accounts.ledger.used
-            self._asked_for_them += sum(
-                used.get(name, 0) - before.used.get(name, 0) for name in ("workers", "producers")
-            )
+            lately = self._accounts.lately
+            self._asked_for_them += lately.get("workers", 0) + lately.get("producers", 0)
 
     def _tell(self) -> None:
         """One line for each warning, once in a period."""
@@ -245,7 +173,8 @@ class Meter:
         must_close = self._must_close(tasks)
         if must_close is None or must_close == self._is_closed:
             return
-        if self._clock() < self._gate_again_at:
+        now, refused_at = self._clock(), self._gate_refused_at
+        if refused_at is not None and not _is_over(_GATE_AGAIN, since=refused_at, now=now):
             return
         seen = self._outlook
         try:
@@ -256,32 +185,37 @@ class Meter:
                     seen.resets_at.timestamp(),
                 )
                 log.warning(
-                    "the %s broker takes no more tasks: %s requests remain for the %s that it has",
+                    "the %s broker takes no more tasks: %s requests remain for %s that it has",
                     self._broker,
                     f"{seen.remaining:,}",
-                    f"{tasks or 0:,}",
+                    "those" if tasks is None else f"the {tasks:,}",
                 )
             else:
                 await self._gate.open_to_producers()
                 if self._is_closed:
                     log.info("the %s broker takes tasks again", self._broker)
         except (RedisError, OSError) as exc:
-            self._gate_again_at = self._clock() + _GATE_AGAIN
+            self._gate_refused_at = now
             if str(exc) != self._gate_refusal:
                 what = "close to" if must_close else "open to"
                 log.warning("the %s broker did not %s producers: %s", self._broker, what, exc)
             self._gate_refusal = str(exc)
             return
-        self._gate_refusal = ""
+        self._gate_refusal, self._gate_refused_at = "", None
         self._is_closed = must_close
-        self._closed_until = seen.resets_at if must_close else None
+        closed = Closure(seen.resets_at, seen.limit) if must_close else None
+        if closed != self._accounts.closed:
+            self._accounts = replace(self._accounts, closed=closed)
+            self.save()
 
     def _must_close(self, tasks: int | None) -> bool | None:
         """None while it cannot be told."""
+        if self._accounts.closed == Closure(self._outlook.resets_at, self._outlook.limit):
+            # It opens with the next period, or when people change the limit or say what was used,
+            # and not as its queues get empty: else it would open and close all the time.
+            return True
         if self._is_closed:
-            # It opens with the next period, or with a larger limit and a restart, and not as its
-            # queues get empty: else it would open and close all the time.
-            return self._outlook.resets_at == self._closed_until
+            return False
         if tasks is None:
             return None
         return self._outlook.is_for_the_rest(tasks, self.requests_per_task)
@@ -295,6 +229,11 @@ def _load(path: Path) -> Accounts | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         log.warning("%s cannot be read, requests are counted anew: %r", path, exc)
         return None
+
+
+def _is_over(pause: timedelta, *, since: datetime, now: datetime) -> bool:
+    """A clock that was set back ends a pause: else it would last until the clock caught up."""
+    return not timedelta(0) <= now - since < pause
 
 
 def _date(at: datetime) -> str:

@@ -87,7 +87,7 @@ def plan(
     def on_fallback(pool: str) -> bool:
         return settings.pools[pool].broker == "fallback"
 
-    places = Places(settings.hosts, scaler, observation)
+    places = Places(settings, observation)
     actions: list[Action] = []
     notes: list[str] = []
     short: dict[str, int] = {}

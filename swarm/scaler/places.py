@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from heapq import heapify, heappop, heapreplace
 
 from swarm.scaler.model import HostReport, InstanceState, Observation, Start
-from swarm.settings import MAX_INSTANCE_NUMBER, HostSettings, ScalerSettings
+from swarm.settings import MAX_INSTANCE_NUMBER, Settings
 
 #: Seconds a host gets no start of a pool of which an instance failed there; systemd has tried it
 #: several times by then. An instance that failed on its configuration waits longer: nothing
@@ -29,10 +28,8 @@ _HOLDS_A_PLACE = {
 class Places:
     """Room left on the hosts that answered, taken up start by start."""
 
-    def __init__(
-        self, hosts: Mapping[str, HostSettings], scaler: ScalerSettings, observation: Observation
-    ) -> None:
-        self._hosts = hosts
+    def __init__(self, settings: Settings, observation: Observation) -> None:
+        self._hosts, self._pools = settings.hosts, settings.pools
         self._reports = {
             name: report
             for name, report in observation.hosts.items()
@@ -41,16 +38,23 @@ class Places:
         self._free = {}
         for name, report in self._reports.items():
             held = sum(instance.state in _HOLDS_A_PLACE for instance in report.instances)
-            self._free[name] = hosts[name].max_instances - held
-        recent_s = scaler.interval_s * _SHARE_OF_INTERVAL
+            self._free[name] = self._hosts[name].max_instances - held
+        recent_s = settings.scaler.interval_s * _SHARE_OF_INTERVAL
         self._starts_left = {
-            name: scaler.host_starts_per_turn
+            name: settings.scaler.host_starts_per_turn
             - sum(
                 instance.state is InstanceState.STARTING
                 and instance.state_for_s(observation.now) < recent_s
                 for instance in report.instances
             )
             for name, report in self._reports.items()
+        }
+        # What starts on a host that does not reach the pool's broker would do nothing.
+        self._cut_off = {
+            (host, self._pools[instance.pool].broker)
+            for host, report in self._reports.items()
+            for instance in report.instances
+            if instance.cut_off
         }
         self._paused = {
             (host, instance.pool)
@@ -92,17 +96,25 @@ class Places:
 
     def may_take(self, host: str, pool: str) -> bool:
         """Whether the host takes starts of the pool once there is room."""
-        return self._hosts[host].serves(pool) and (host, pool) not in self._paused
+        return (
+            self._hosts[host].serves(pool)
+            and (host, pool) not in self._paused
+            and (host, self._pools[pool].broker) not in self._cut_off
+        )
 
     def why_not(self, pool: str) -> str:
         """Why no host takes one more."""
         serving = [name for name in self._reports if self._hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
+        broker = self._pools[pool].broker
+        cut_off = [name for name in serving if (name, broker) in self._cut_off]
+        if len(cut_off) == len(serving):
+            return f"the {broker} broker is not reached from {', '.join(sorted(cut_off))}"
         paused = [name for name in serving if (name, pool) in self._paused]
         if paused:
             return f"instances failed on {', '.join(sorted(paused))}"
-        if any(self._free[name] > 0 for name in serving):
+        if any(self._free[name] > 0 for name in serving if name not in cut_off):
             return "each host starts a few at a time"
         return "every host is full"
 

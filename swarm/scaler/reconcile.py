@@ -49,7 +49,6 @@ class Reconciler:
                 settings.scaler,
                 side,
                 elsewhere=settings.pools.keys() - settings.pools_on(name).keys(),
-                metered=side.metered,
             )
             for name, side in brokers.items()
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from swarm.scaler.model import (
@@ -17,6 +18,7 @@ from swarm.scaler.model import (
     Unknown,
 )
 
+_COUNTS = re.compile(r"[0-9]+ of [0-9]+ starts")
 _HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
 
 
@@ -28,23 +30,23 @@ class Narrator:
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
         self._down: frozenset[str] = frozenset()
-        self._unreported: set[str] = set()
-        self._notes: tuple[str, ...] = ()
+        self._troubled: set[str] = set()
+        self._notes: frozenset[str] = frozenset()
 
     def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """(is a warning, sentence) for everything worth a line in the journal."""
         yield from self._broker_lines(outcome.observation)
         yield from self._host_lines(outcome.observation)
-        yield from self._unreported_lines(outcome.observation)
+        yield from self._instance_lines(outcome.observation)
         for name, decision in outcome.decisions.items():
             gist = _gist(decision)
             if self._told.get(name) != gist:
                 yield decision.cause in _HOLDING, describe(decision)
             self._told[name] = gist
-        if outcome.notes != self._notes:
-            for note in outcome.notes:
+        for note in outcome.notes:
+            if _without_counts(note) not in self._notes:
                 yield False, note
-        self._notes = outcome.notes
+        self._notes = frozenset(map(_without_counts, outcome.notes))
         yield from self._action_lines(outcome.results)
 
     def _broker_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
@@ -64,18 +66,19 @@ class Narrator:
                 yield False, f"{name} answers again"
             self._hosts[name] = reason
 
-    def _unreported_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
-        troubled = {
-            instance.name: instance.trouble
-            for report in observation.hosts.values()
-            if isinstance(report, HostReport)
-            for instance in report.instances
-            if instance.state is InstanceState.UNREPORTED
-        }
+    def _instance_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
+        """An instance that is paused near its limits says so in its own journal."""
+        troubled: dict[str, str] = {}
+        for report in observation.hosts.values():
+            for instance in report.instances if isinstance(report, HostReport) else ():
+                if instance.state is InstanceState.UNREPORTED:
+                    troubled[instance.name] = f"runs but does not report: {instance.trouble}"
+                elif instance.cut_off:
+                    troubled[instance.name] = f"takes no tasks: {instance.trouble}"
         for name, trouble in troubled.items():
-            if name not in self._unreported:
-                yield True, f"{name} runs but does not report: {trouble}"
-        self._unreported = set(troubled)
+            if name not in self._troubled:
+                yield True, f"{name} {trouble}"
+        self._troubled = set(troubled)
 
     def _action_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
         for result in results:
@@ -90,10 +93,20 @@ class Narrator:
 
 
 def _gist(decision: Decision) -> tuple[object, ...]:
-    """What makes a decision news. A step that finds no host is asked for again in every turn."""
+    """What makes a decision news. A step that finds no host is asked for again in every turn.
+
+    How far up it would go changes with what waits; that it went up is seen in what runs.
+    """
     if decision.direction is Direction.HOLD:
         return (decision.cause,)
+    if decision.direction is Direction.UP:
+        return (decision.cause, decision.direction, decision.running)
     return (decision.cause, decision.direction, decision.running, decision.desired)
+
+
+def _without_counts(note: str) -> str:
+    """How many starts wait changes from turn to turn; that they do, and why, is news."""
+    return _COUNTS.sub("starts", note)
 
 
 def describe(decision: Decision) -> str:

@@ -6,8 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from swarm.brokers import Broker, Verdict
-from swarm.errors import Problem
+from swarm.brokers import Broker, Verdict, refusal
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +43,7 @@ class BrokerReport:
             return
         self._told = self.state
         if verdict.state == "refused":
-            where = f"{self._broker.address} ({verdict.reason})"
-            problem = Problem(self._broker.variable, where, verdict.advice)
+            problem = refusal(self._broker, verdict)
             log.error("the %s broker refuses us. %s", self._broker.name, problem)
         else:
             log.warning(

@@ -27,6 +27,7 @@ class Flower:
     def __init__(self) -> None:
         self.rows: list[Any] = []
         self.answer: web.StreamResponse | None = None
+        self.metrics = ""
         self.delay_s = 0.0
         self.requests = 0
         self.port = 0
@@ -40,6 +41,7 @@ class Flower:
     async def serve(self) -> None:
         application = web.Application()
         application.router.add_get("/api/queues/length", self._lengths)
+        application.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -64,6 +66,9 @@ class Flower:
         if self.answer is not None:
             return self.answer
         return web.json_response({"active_queues": self.rows})
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self.metrics)
 
 
 @pytest.fixture
@@ -269,3 +274,32 @@ async def test_where_there_are_two_each_is_asked_at_its_address_and_named(flower
         [length] = (await queues.waiting(["browser"])).values()
     assert isinstance(length, Unknown)
     assert length.reason.startswith("the primary's Flower is away: ")
+
+
+COUNT = 'swarm_broker_requests_total{process="77"} '
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        (f"# HELP x y\n{COUNT}1234.0\nother 1\n", (77, 1234)),
+        (f"{COUNT}1.25e+06\n", (77, 1_250_000)),
+        ("", None),
+        ("swarm_broker_requests_total 5\n", None),
+        # Nothing that it says ends the scaler.
+        (f"{COUNT}1.2.3\n", None),
+        (f"{COUNT}1e999\n", None),
+    ],
+)
+async def test_what_flower_asks_of_a_metered_broker_is_among_its_metrics(
+    flower: Flower, queues: FlowerQueues, metrics: str, told: tuple[int, int] | None
+) -> None:
+    flower.metrics = metrics
+    assert await queues.requests() == told
+
+
+async def test_without_a_flower_nobody_says_what_it_asks(
+    flower: Flower, queues: FlowerQueues
+) -> None:
+    await flower.close()
+    assert await queues.requests() is None

@@ -23,9 +23,8 @@ class Side:
         self.backlog = Backlog(
             own,
             SETTINGS.scaler,
-            BrokerSide(self.queues, self.view),
+            BrokerSide(self.queues, self.view, metered=metered),
             elsewhere=SETTINGS.pools.keys() - own.keys(),
-            metered=metered,
         )
 
     async def waiting(self, *instances: Instance, now: float = 1000.0) -> dict[str, int | Unknown]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,6 +117,28 @@ def test_one_of_many_is_given_the_trial() -> None:
     # It never came back.
     broker.now += RULES.last_trial_s
     assert broker.watch.permit() == "trial"
+
+
+def test_a_process_that_forks_while_a_change_is_told_goes_on_in_both() -> None:
+    is_telling, may_end = threading.Event(), threading.Event()
+
+    def listen(_change: Change) -> None:
+        is_telling.set()
+        may_end.wait(20)
+
+    watch = Watch("primary", listen)
+    telling = threading.Thread(target=watch.tell, args=(UNREACHABLE, 0.1))
+    telling.start()
+    assert is_telling.wait(20)
+    if not (child := os.fork()):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)
+        watch.tell(OK, 0.1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    may_end.set()
+    telling.join()
+    assert watch.health.state == "down"
 
 
 def test_a_failure_on_the_way_back_begins_it_anew() -> None:

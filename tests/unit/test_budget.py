@@ -106,6 +106,13 @@ def test_the_day_on_which_it_is_used_up_is_told() -> None:
     assert seen.stretch == 8
 
 
+def test_beyond_the_limit_it_is_used_up_now_though_nobody_asks() -> None:
+    ledger = Ledger(MONTH.began(NOW), {"workers": 500_001}).resumed(NOW - timedelta(hours=1))
+    seen = outlook(ledger, MONTH, NOW)
+    assert (seen.per_hour, seen.expected, seen.exhausted_at) == (0, 500_001, NOW)
+    assert seen.stretch == 8
+
+
 @pytest.mark.parametrize(
     ("used", "warning"), [(349_000, None), (350_000, 0.7), (450_000, 0.9), (600_000, 0.9)]
 )
@@ -133,6 +140,30 @@ def test_a_new_period_starts_at_nothing() -> None:
     # What was said of the month before is not said of this one.
     assert later.correct(100_000).total == 0
     assert later.correct(5).total == 5
+
+
+@pytest.mark.parametrize("wrong", [datetime(1970, 1, 1, tzinfo=UTC), NOW + timedelta(days=4000)])
+def test_a_clock_that_is_wrong_for_a_while_loses_nothing(wrong: datetime) -> None:
+    """A host may boot with its clock years behind, until the network tells it the time."""
+    ledger = ledger_of(600, used=1000).correct(9000)
+    astray = ledger.at(wrong, MONTH).add("workers", 3, wrong)
+    assert astray.total == 3
+    astray = Ledger.from_json(json.loads(json.dumps(astray.to_json())))
+    back = astray.at(NOW, MONTH).add("workers", 5, NOW).correct(9000)
+    assert back.total == 9005
+    assert back.used == {"earlier": 1000, "workers": 605}
+    # The period after this one begins at nothing all the same.
+    assert back.at(datetime(2026, 12, 1, tzinfo=UTC), MONTH).total == 0
+
+
+def test_a_clock_that_is_set_back_leaves_a_rate() -> None:
+    ledger, now = ledger_of(600), NOW - timedelta(days=1)
+    for _ in range(10):
+        now += timedelta(minutes=1)
+        ledger = ledger.at(now, MONTH).add("workers", 20, now)
+    seen = outlook(ledger, MONTH, now)
+    assert seen.used == 800
+    assert seen.per_hour == pytest.approx(1200, rel=0.2)
 
 
 def test_what_the_service_says_counts_once() -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from swarm.brokers import Broker
+from swarm.brokers import Broker, Brokers
 from swarm.celery_app import celery_configuration
 from swarm.client import Client
+from swarm.delivery.app import Brokerage, DeliveryCelery
 from swarm.delivery.results import ResultBackend
 from swarm.errors import ConfigError
 from tests.builders import ANALYSIS, BROWSER, make_settings
@@ -104,3 +110,73 @@ def test_importing_reads_nothing() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@dataclass(frozen=True)
+class Slow:
+    """What an app reads, at its leisure; how often, and whether it may."""
+
+    wrong: list[ConfigError] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+
+    def configuration(self) -> dict[str, Any]:
+        self.read.append("configuration")
+        time.sleep(0.05)
+        if self.wrong:
+            raise self.wrong.pop()
+        return {"result_backend": "cache+memory://", "task_default_queue": "browser"}
+
+    def brokerage(self) -> Brokerage:
+        self.read.append("brokerage")
+        time.sleep(0.05)
+        return Brokerage(Brokers(BROKER, None))
+
+    def app(self) -> DeliveryCelery:
+        return DeliveryCelery(
+            "test",
+            set_as_current=False,
+            read_configuration=self.configuration,
+            read_brokerage=self.brokerage,
+        )
+
+
+def at_once(ask: Callable[[], object]) -> list[object]:
+    """What threads that begin together are answered."""
+    start = Barrier(8)
+
+    def run() -> object:
+        start.wait()
+        return ask()
+
+    with ThreadPoolExecutor(8) as threads:
+        return [each.result() for each in [threads.submit(run) for _ in range(8)]]
+
+
+def test_threads_that_ask_first_together_all_get_the_whole_configuration() -> None:
+    slow = Slow()
+    app = slow.app()
+    assert at_once(lambda: app.conf.result_backend) == ["cache+memory://"] * 8
+    assert slow.read == ["configuration"]
+
+
+def test_threads_that_publish_first_together_share_what_is_known_of_the_brokers() -> None:
+    slow = Slow()
+    app = slow.app()
+    assert len(set(map(id, at_once(lambda: app.submission)))) == 1
+    assert slow.read == ["brokerage"]
+
+
+def test_what_could_not_be_read_is_read_again() -> None:
+    """Celery would go on with its own defaults, and publish to a RabbitMQ on this machine."""
+    slow = Slow(wrong=[ConfigError.of("REDIS_URL", "nothing", "a URL")])
+    app = slow.app()
+    with pytest.raises(ConfigError):
+        app.conf.task_default_queue  # noqa: B018 - it is read
+    assert app.conf.task_default_queue == "browser"
+
+
+def test_what_was_set_before_is_kept() -> None:
+    app = Slow().app()
+    app.conf.task_default_queue = "mine"
+    assert app.conf.result_backend == "cache+memory://"
+    assert app.conf.task_default_queue == "mine"

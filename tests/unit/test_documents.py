@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import yaml
 
+import swarm.delivery.keys
 from swarm.config import load_settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,6 +42,39 @@ def test_the_example_of_a_fallback_is_right(tmp_path: Path) -> None:
     path.write_text(f"{own}{fallback}\nhosts:{hosts}", encoding="utf-8")
     settings = load_settings(path)
     assert settings.queues(broker="fallback") == settings.queues(broker="primary")
+
+
+def test_the_reference_of_redis_has_every_key_and_who_may_reach_it() -> None:
+    roles = REPOSITORY / "roles" / "redis" / "vars" / "main" / "users.yml"
+    rights = yaml.safe_load(roles.read_text(encoding="utf-8"))["__redis_rights"]
+    writers, readers = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for user, entry in rights.items():
+        for grant in entry.get("grants", ()):
+            for key in _keys(str(grant.get("rw", ""))):
+                writers[key].add(user)
+            for key in _keys(str(grant.get("read", ""))):
+                readers[key].add(user)
+    granted = {
+        key: (writers[key], readers[key] - writers[key]) for key in writers.keys() | readers.keys()
+    }
+
+    page = (REPOSITORY / "docs" / "reference" / "redis.md").read_text(encoding="utf-8")
+    section, *_ = page.split("## Keys\n")[1].split("\n## ")
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| `")]
+    told = {
+        key: (set(re.findall(r"[a-z]+", writes)), set(re.findall(r"[a-z]+", reads)))
+        for names, _, writes, reads in rows
+        for key in _keys(names)
+    }
+    assert told == granted
+    assert _keys(swarm.delivery.keys.__doc__ or "") <= told.keys()
+
+
+def _keys(text: str) -> set[str]:
+    """The names of keys, up to where each differs from the next."""
+    text = text.replace("__redis_queue_keys", "<queue>")
+    found = re.findall(r"(?<!:)<queue>|swarm:[a-z]+|celery[a-z-]+|_kombu\.[a-z]+", text)
+    return {name.rstrip("-") for name in found}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))

@@ -181,6 +181,12 @@ def test_only_hosts_that_can_use_the_place_give_one() -> None:
     assert stopped(made(seen([*FULL, failed]))) == []
 
 
+def test_a_host_that_is_cut_off_from_the_other_broker_gives_no_place() -> None:
+    """Its places are of no use to the pools that want one."""
+    cut_off = make_instance(4, "paused", pool="browser-fallback", connected=False, cut_off=True)
+    assert stopped(made(seen([*FULL[:3], cut_off]))) == []
+
+
 def test_a_host_that_is_away_keeps_the_others_from_nothing() -> None:
     hosts = {name: {"address": name, "max_instances": 4} for name in ("h1", "h2")}
     observation = seen(FULL, hosts={"h2": Unknown("away")})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from swarm.brokers.budget import Budget
-from swarm.scaler.metering import Accounts, Meter, Reading, readings_of
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import Instance
+from swarm.scaler.readings import Accounts, Reading, readings_of
 from tests.builders import make_instance
 
 START = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -111,6 +114,14 @@ def test_a_count_that_is_older_than_the_accounts_is_where_they_begin() -> None:
     assert accounts.ledger.used == {"producers": 8}
 
 
+def test_a_count_that_went_back_in_time_with_its_broker_is_not_counted_twice() -> None:
+    """A replica that took over lacks the last of it; so does a backup that was restored."""
+    accounts = Accounts.begin(BUDGET, START)
+    for total in (5_000_000, 5_000_100, 5_000_040, 5_000_070, 4_200_000, 4_200_005):
+        accounts = after(accounts, Reading("producers", total, is_new_at_zero=False))
+    assert accounts.ledger.used == {"producers": 100 + 30 + 5}
+
+
 def test_instances_without_a_count_say_nothing() -> None:
     told = readings_of([make_instance(1, requests=5), make_instance(2)])
     assert told == [Reading("workers h1 browser 1", 5, 1001)]
@@ -168,6 +179,22 @@ async def test_a_disk_that_is_full_is_said_once(
         await stage.account(total, after=timedelta(minutes=2))
     assert caplog.text.count("not written") == 1
     assert stage.meter.outlook.used == 3
+
+
+async def test_the_last_accounts_are_kept_until_the_next_are_on_disk(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.account(100)
+    stage.meter.save()
+
+    def fail(_file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    await stage.account(150)
+    stage.meter.save()
+    stage.restart()
+    assert stage.meter.used == {"workers": 100}
 
 
 async def test_what_the_service_says_is_taken_over_and_ends_with_the_period(
@@ -263,6 +290,35 @@ async def test_a_restart_leaves_it_closed_or_puts_it_right(stage: Stage) -> None
     assert stage.gate.verbs == ["close", "close", "open"]
 
 
+async def test_a_restart_opens_nothing_though_its_queues_are_empty_by_then(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.account(94_000, tasks=500)
+    # However it ended, and though nobody knows yet what the broker has.
+    stage.restart()
+    await stage.account(95_000, tasks=None)
+    assert caplog.messages[-1].endswith(
+        "takes no more tasks: 5,000 requests remain for those that it has"
+    )
+    await stage.account(95_000, tasks=0)
+    assert stage.gate.verbs == ["close", "close"]
+    assert stage.meter.is_closed
+    stage.restart()
+    await stage.account(95_010, after=timedelta(days=5), tasks=0)
+    assert stage.gate.verbs == ["close", "close", "open"]
+
+
+async def test_a_count_that_people_correct_opens_what_it_had_closed(stage: Stage) -> None:
+    await stage.account(94_000, tasks=500)
+    stage.used_so_far = 60_000
+    stage.restart()
+    await stage.account(94_000, tasks=500)
+    assert stage.gate.verbs == ["close", "open"]
+    stage.restart()
+    await stage.account(94_000, tasks=500)
+    assert not stage.meter.is_closed
+
+
 async def test_a_broker_that_cannot_be_told_is_told_a_minute_later(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -278,6 +334,45 @@ async def test_a_broker_that_cannot_be_told_is_told_a_minute_later(
     await stage.account(99_999, tasks=500, after=timedelta(seconds=61))
     assert stage.gate.verbs == ["close", "close", "close"]
     assert stage.meter.is_closed
+
+
+async def test_a_clock_that_is_set_back_puts_nothing_off(stage: Stage) -> None:
+    stage.gate.away = True
+    await stage.account(99_999, tasks=500)
+    stage.gate.away = False
+    await stage.account(99_999, tasks=500, after=timedelta(days=-3))
+    assert stage.meter.is_closed
+    stage.restart()
+    assert stage.meter.used == {"workers": 99_999}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["restarted", "accounts are new"])
+async def test_what_was_asked_while_nobody_counted_is_no_rate(
+    stage: Stage, caplog: pytest.LogCaptureFixture, *, known: bool
+) -> None:
+    if known:
+        await stage.account(100)
+        stage.meter.save()
+    stage.now += timedelta(hours=20)
+    stage.restart()
+    for minute in range(10):
+        await stage.account(20_000 + 10 * minute, after=timedelta(minutes=1))
+    assert stage.meter.outlook.used == 20_090
+    assert stage.meter.outlook.per_hour == pytest.approx(600, rel=0.2)
+    assert stage.meter.outlook.stretch == 1
+    assert "are used up on" not in caplog.text
+
+
+async def test_what_was_asked_while_nobody_counted_is_no_tasks_price(stage: Stage) -> None:
+    """Else a restart in the middle of work sends producers away until the reset."""
+    await stage.account(100, tasks=100, instances=(make_instance(1, "busy"),))
+    stage.meter.save()
+    stage.restart()
+    for ended in range(40):
+        busy = make_instance(1, "busy", tasks_ended=1000 + ended)
+        await stage.account(20_000 + 6 * ended, tasks=1000, instances=(busy,))
+    assert stage.meter.requests_per_task == pytest.approx(6, abs=0.5)
+    assert not stage.meter.is_closed
 
 
 async def test_what_a_task_costs_is_measured(stage: Stage) -> None:

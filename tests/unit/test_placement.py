@@ -29,6 +29,7 @@ from tests.builders import (
     make_observation,
     make_scaler,
     make_settings,
+    make_two_brokers,
 )
 
 HOSTS = {"h1": make_host(), "h2": make_host()}
@@ -157,6 +158,22 @@ def test_the_longest_idle_on_the_host_easiest_to_empty_stops_first() -> None:
         Stop("h2", "browser", 1),
         Stop("h1", "browser", 2),
     )
+
+
+def test_nothing_starts_on_a_host_that_is_cut_off_from_its_broker() -> None:
+    """Most room is there, and what starts there would take no task."""
+    cut_off = make_instance(1, "paused", connected=False, cut_off=True)
+    result = made(decision(3, 6), fleet([cut_off], make_instances(busy=3)))
+    assert result.actions == (Start("h2", "browser", 4),)
+    assert result.notes == ("browser: 2 of 3 starts wait, every host is full",)
+    result = made(decision(0, 1), fleet([cut_off], Unknown("away")))
+    reason = "the primary broker is not reached from h1"
+    assert result.notes == (f"browser: 1 of 1 starts wait, {reason}",)
+    # It takes starts of whatever reaches its own.
+    settings = make_two_brokers()
+    observation = replace(fleet([cut_off]), hosts={"h1": HostReport((cut_off,))})
+    result = plan(decision(0, 1, "browser-fallback"), settings, observation, {})
+    assert result.actions == (Start("h1", "browser-fallback", 1),)
 
 
 def test_no_more_are_stopped_than_decided() -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from math import isnan
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from swarm.brokers.budget import Budget
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError
 from swarm.scaler.adapters.metrics import ScalerMetrics
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import (
     ActionResult,
     BrokerCondition,
@@ -25,6 +29,7 @@ from swarm.scaler.model import (
     Stop,
     Unknown,
 )
+from swarm.scaler.readings import Reading
 from tests.builders import make_instance, make_observation, make_settings, make_two_brokers
 
 DECISION = Decision("browser", Direction.UP, 2, 4, 9, Cause.BACKLOG, "120 waiting")
@@ -175,3 +180,42 @@ async def test_a_taken_port_is_a_matter_of_configuration(unused_tcp_port: int) -
     with pytest.raises(ConfigError, match=r"scaler\.metrics_port: got 127\.0\.0\.1 port"):
         await second.serve("127.0.0.1", unused_tcp_port)
     await first.close()
+
+
+class _Gate:
+    async def close_to_producers(self, reason: str, until: float) -> None: ...
+
+    async def open_to_producers(self) -> None: ...
+
+
+async def test_a_budgets_figures_are_those_of_this_period(tmp_path: Path) -> None:
+    now = datetime(2026, 11, 30, 23, tzinfo=UTC)
+    meter = Meter(
+        "primary",
+        Budget(1000, "month"),
+        used_so_far=0,
+        path=tmp_path / "requests.json",
+        gate=_Gate(),
+        clock=lambda: now,
+    )
+    metrics = ScalerMetrics(make_settings())
+
+    async def shown(workers: int, flower: int) -> tuple[float | None, float | None]:
+        readings = [Reading("workers h1 browser 1", workers, 1), Reading("flower", flower, 1)]
+        await meter.account(readings, (), 0)
+        metrics.show_budgets({"primary": meter})
+
+        def of(component: str) -> float | None:
+            labels = {"broker": "primary", "component": component}
+            return metrics.registry.get_sample_value("swarm_scaler_broker_requests", labels)
+
+        return of("workers"), of("flower")
+
+    assert await shown(700, 90) == (700, 90)
+    now += timedelta(hours=2)
+    # Nobody has heard of Flower since the reset.
+    assert await shown(705, 90) == (5, None)
+    value = metrics.registry.get_sample_value
+    labels = {"broker": "primary"}
+    assert value("swarm_scaler_broker_budget_requests", {**labels, "figure": "used"}) == 5
+    assert value("swarm_scaler_broker_takes_tasks", labels) == 1

@@ -64,6 +64,19 @@ def test_a_step_up_that_finds_no_host_is_said_once() -> None:
     assert [len(lines) for lines in told(blocked)] == [2, 0, 0]
 
 
+def test_a_pile_that_grows_and_shrinks_before_full_hosts_is_said_once() -> None:
+    def blocked(count: int, why: str = "every host is full") -> Outcome:
+        wants = Decision("browser", Direction.UP, 4, 4 + count, 9, Cause.BACKLOG, "waiting")
+        other = "analysis: 1 of 1 starts wait, every host is full"
+        return outcome(wants, notes=[f"browser: {count} of {count} starts wait, {why}", other])
+
+    lines = told([*map(blocked, (2, 3, 2, 5)), blocked(5, "instances failed on h1")])
+    assert [len(each) for each in lines] == [3, 0, 0, 0, 1]
+    # A step that was made is news however large the next one is.
+    grown = Decision("browser", Direction.UP, 6, 9, 9, Cause.BACKLOG, "waiting")
+    assert told([blocked(5), outcome(grown)])[1] == [(False, "browser: up 6 -> 9 (waiting)")]
+
+
 def test_two_equal_steps_are_both_said() -> None:
     first = Decision("browser", Direction.DOWN, 4, 3, 0, Cause.SURPLUS, "0 needed")
     hold = Decision("browser", Direction.HOLD, 3, 3, 0, Cause.SURPLUS, "waiting")
@@ -141,6 +154,16 @@ def test_an_instance_that_does_not_report_is_named_once_with_the_reason() -> Non
     assert (True, sentence) in lines[0]
     assert lines[1] == []
     assert lines[2] == []
+
+
+def test_an_instance_that_is_cut_off_from_its_broker_is_named_once() -> None:
+    trouble = "its host does not reach the primary broker, which answers the scaler"
+    cut_off = outcome(instances=[make_instance(2, "paused", trouble=trouble, cut_off=True)])
+    paused = outcome(instances=[make_instance(2, "paused", trouble="paused: memory 92 %")])
+    lines = told([outcome(), cut_off, cut_off, paused, cut_off])
+    sentence = f"celery-browser@2 on h1 takes no tasks: {trouble}"
+    assert [(True, sentence) in each for each in lines] == [False, True, False, False, True]
+    assert lines[3] == []
 
 
 def with_brokers(down_for_s: float | None, *, confirmed: bool = False) -> Outcome:

@@ -12,8 +12,9 @@ from swarm.brokers.counting import count_requests, place_of, requests
 from swarm.delivery.survey import Survey
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.flower import FlowerQueues
-from swarm.scaler.metering import Meter, Reading, readings_of
+from swarm.scaler.metering import Meter
 from swarm.scaler.model import HostReport, Outcome, Unknown
+from swarm.scaler.readings import Reading, readings_of
 from swarm.settings import BudgetSettings
 
 #: Seconds between two looks at Flower's metrics.

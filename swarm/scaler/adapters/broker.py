@@ -49,8 +49,7 @@ class RedisView:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Unless the broker is alone, it is named in the journal."""
-        self._place = broker
-        self._broker = broker.name
+        self._broker = broker
         self.stretch = 1.0
         self._called = "the broker" if alone else f"the {broker.name} broker"
         self._named: dict[str, str] = {} if alone else {"broker": broker.name}
@@ -100,21 +99,29 @@ class RedisView:
         """Send producers elsewhere until then, in epoch seconds.
 
         Raises:
-            RedisError, OSError: the broker does not answer, or refuses.
+            RedisError, OSError: the broker does not answer in time, or refuses.
         """
-        await asyncio.to_thread(self._ask, lambda client: _close(client, reason, until))
+        await self._ask(lambda client: client.set(keys.CLOSED, reason, exat=int(until)))
 
     async def open_to_producers(self) -> None:
         """Have it take tasks again.
 
         Raises:
-            RedisError, OSError: the broker does not answer, or refuses.
+            RedisError, OSError: the broker does not answer in time, or refuses.
         """
-        await asyncio.to_thread(self._ask, lambda client: client.delete(keys.CLOSED))
+        await self._ask(lambda client: client.delete(keys.CLOSED))
 
-    def _ask(self, question: Callable[[redis.Redis], object]) -> None:
-        with connect(self._place) as client:
-            question(client)
+    async def _ask(self, question: Callable[[redis.Redis], object]) -> None:
+        def ask() -> None:
+            with connect(self._broker) as client:
+                question(client)
+
+        try:
+            # No limit of the connection's own is one for whoever resolves its name.
+            async with asyncio.timeout(_TIMEOUT_S):
+                await asyncio.to_thread(ask)
+        except TimeoutError as exc:
+            raise TimeoutError(f"no answer in {_TIMEOUT_S:g} s") from exc
 
     def condition(self) -> BrokerCondition:
         if self._down_since is None:
@@ -223,14 +230,14 @@ class RedisView:
         elif self._down_since is None:
             self._down_since = self._clock()
         self._reason = reason
-        self._metrics.survey_failed(self._broker)
+        self._metrics.survey_failed(self._broker.name)
 
     def _tell(self, findings: Findings) -> None:
         if self._troubled:
             log.info("%s answers again", self._called)
         self._troubled = False
         self._down_since = None
-        self._metrics.surveyed(self._broker, findings.given)
+        self._metrics.surveyed(self._broker.name, findings.given)
         for each in findings.given:
             log.warning(
                 "what a vanished worker held is given back",
@@ -256,7 +263,3 @@ class RedisView:
         for queue, sight in findings.survey.queues.items():
             if not sight.rung:
                 self._bells.is_down(queue)
-
-
-def _close(client: redis.Redis, reason: str, until: float) -> None:
-    client.set(keys.CLOSED, reason, exat=int(until))

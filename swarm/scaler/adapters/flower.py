@@ -77,10 +77,10 @@ class FlowerQueues:
         try:
             async with self._session.get(self._metrics_url) as response:
                 text = await response.text() if response.status == 200 else ""
-        except (TimeoutError, ValueError, aiohttp.ClientError):
+            found = _REQUESTS.search(text)
+            return None if found is None else (int(found[1]), int(float(found[2])))
+        except (TimeoutError, ValueError, OverflowError, aiohttp.ClientError):
             return None
-        found = _REQUESTS.search(text)
-        return None if found is None else (int(found[1]), int(float(found[2])))
 
     async def _fetch(self) -> Any:
         if self._session is None:

@@ -137,6 +137,8 @@ class ScalerMetrics:
         self._shown[host] = (shown, counts)
 
     def show_budgets(self, meters: Mapping[str, Meter]) -> None:
+        # Who has asked nothing since the reset has no figure; last month's would stay.
+        self._requests.clear()
         for broker, meter in meters.items():
             for component, requests in meter.used.items():
                 self._requests.labels(broker, component).set(requests)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+from kombu import pools
 from redis import Redis
 
 from lab.hosted import Certificates, HostedRedis
@@ -96,6 +97,8 @@ def two(
         primary = parse_broker("primary", url, variable="REDIS_URL")
         fallback = parse_broker("fallback", beside.url, variable="REDIS_FALLBACK_URL")
         yield TwoBrokers(service, behind, beside, Brokers(primary, fallback))
+        # kombu's are those of the process, by host and port: the next service may get this port.
+        pools.reset()
 
 
 #: The ways in which a primary can be away, and how to bring that about.
@@ -104,4 +107,5 @@ STRIKES: dict[str, Callable[[HostedRedis], None]] = {
     "silent": lambda service: service.reach("silent"),
     "slow": lambda service: service.set(slow_s=5),
     "limited": lambda service: service.reach_limit(),
+    "cut": lambda service: service.set(cuts=10_000),
 }

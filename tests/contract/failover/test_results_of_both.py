@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from celery import group
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.result import AsyncResult, ResultSet
+from celery.result import AsyncResult, GroupResult, ResultSet
 from redis.exceptions import RedisError
 
+from swarm.client import Client
 from swarm.delivery import ids
+from swarm.errors import ConfigError
 from tests.contract.failover.conftest import TwoBrokers
+from tests.loopback import PASSWORD
 
 
 def submit(app: Any, **options: Any) -> str:
@@ -150,3 +155,29 @@ def test_a_set_of_results_may_be_on_both(two: TwoBrokers) -> None:
     assert results(second).get(timeout=5) == [10, 11]
     assert results([*first, *second]).get(timeout=5) == [0, 1, 10, 11]
     assert results([*second, *first]).join(timeout=5) == [10, 11, 0, 1]
+
+
+def test_a_set_that_the_primary_did_not_take_is_found_by_another_process(two: TwoBrokers) -> None:
+    """The ids of its parts were ready, and name the primary."""
+    app = two.app()
+    submit(app)
+    two.service.reach_limit()
+    parts = group(app.signature("analysis.run", args=[{}], immutable=True) for _ in range(2))
+    sent = parts.apply_async()
+    task_ids = [each.id for each in sent.results]
+    assert {ids.broker_of(each) for each in task_ids} == {"primary"}
+    two.service.heal()
+    for at, task_id in enumerate(task_ids):
+        two.commit("fallback", task_id, at)
+    reader = two.app()
+    results = [AsyncResult[int](each, app=reader) for each in task_ids]
+    assert GroupResult(sent.id, results, app=reader).get(timeout=5) == [0, 1]
+
+
+def test_who_reads_with_a_wrong_password_is_told_the_variable(two: TwoBrokers) -> None:
+    url = two.brokers.primary.url.replace(PASSWORD, "wrong")
+    wrong = replace(two.brokers, primary=replace(two.brokers.primary, url=url))
+    client = Client(replace(two, brokers=wrong).app())
+    for ask in (client.result, client.revoke):
+        with pytest.raises(ConfigError, match=r"^REDIS_URL: got rediss://.*WRONGPASS"):
+            ask(ids.new_id("primary"))

@@ -59,6 +59,23 @@ def test_with_the_primary_it_is_all_there(two: TwoBrokers, name: str) -> None:
     assert keys_of(two, "fallback") == set()
 
 
+def test_replies_to_a_chord_that_are_each_in_time_do_not_add_up(two: TwoBrokers) -> None:
+    """Its first request goes to the result backend, which is entered for it."""
+    two.service.set(slow_s=1.4)
+    begun = time.monotonic()
+    result = workflows(two.app())["saved chord"].apply_async()
+    assert time.monotonic() - begun <= 3
+    assert set(two.waiting("fallback")) <= all_ids(result)
+
+
+def test_a_group_goes_by_the_connection_that_is_there(two: TwoBrokers) -> None:
+    app = two.app()
+    app.send_task("analysis.run", args=[{}])
+    entered = two.service.counts["AUTH"]
+    group(part(app), part(app)).apply_async()
+    assert two.service.counts["AUTH"] == entered
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_while_the_primary_is_avoided_all_of_it_is_on_the_fallback_and_its_ids_say_so(
     two: TwoBrokers, name: str
@@ -73,7 +90,7 @@ def test_while_the_primary_is_avoided_all_of_it_is_on_the_fallback_and_its_ids_s
 
 
 # Certain, and uncertain.
-@pytest.mark.parametrize("strike", ["limited", "slow"])
+@pytest.mark.parametrize("strike", ["limited", "slow", "cut"])
 @pytest.mark.parametrize("name", NAMES)
 def test_one_that_the_primary_does_not_take_is_on_the_fallback_as_a_whole(
     two: TwoBrokers, strike: str, name: str
@@ -102,6 +119,26 @@ def test_one_that_the_primary_does_not_take_is_on_the_fallback_as_a_whole(
 def _tasks(result: Any) -> list[Any]:
     parts = getattr(result, "results", None)
     return [task for part in parts for task in _tasks(part)] if parts else [result]
+
+
+@pytest.mark.parametrize("strike", ["refused", "limited", "slow", "cut"])
+def test_a_chord_that_is_broken_off_in_the_middle_is_given_up_in_time(
+    two: TwoBrokers, strike: str
+) -> None:
+    """How many parts it has is stored before the last one: Celery would try that for 20 s."""
+    app = two.app()
+    original = app.publish_task
+
+    def publish(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        STRIKES[strike](two.service)
+        return result
+
+    app.publish_task = publish  # type: ignore[method-assign]
+    begun = time.monotonic()
+    with pytest.raises(RefusedError):
+        chord([part(app), part(app)], part(app)).apply_async()
+    assert time.monotonic() - begun <= 3
 
 
 def test_nothing_follows_on_another_broker(two: TwoBrokers) -> None:
