@@ -49,6 +49,13 @@ class Places:
             )
             for name, report in self._reports.items()
         }
+        # What starts on a host that does not reach the pool's broker would do nothing.
+        self._cut_off = {
+            (host, self._pools[instance.pool].broker)
+            for host, report in self._reports.items()
+            for instance in report.instances
+            if instance.cut_off
+        }
         self._paused = {
             (host, instance.pool)
             for host, report in self._reports.items()
@@ -92,7 +99,7 @@ class Places:
         return (
             self._hosts[host].serves(pool)
             and (host, pool) not in self._paused
-            and not self._cut_off(host, pool)
+            and (host, self._pools[pool].broker) not in self._cut_off
         )
 
     def why_not(self, pool: str) -> str:
@@ -100,9 +107,9 @@ class Places:
         serving = [name for name in self._reports if self._hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
-        cut_off = [name for name in serving if self._cut_off(name, pool)]
+        broker = self._pools[pool].broker
+        cut_off = [name for name in serving if (name, broker) in self._cut_off]
         if len(cut_off) == len(serving):
-            broker = self._pools[pool].broker
             return f"the {broker} broker is not reached from {', '.join(sorted(cut_off))}"
         paused = [name for name in serving if (name, pool) in self._paused]
         if paused:
@@ -113,11 +120,3 @@ class Places:
 
     def _takes(self, host: str, pool: str) -> bool:
         return self.may_take(host, pool) and self._free[host] > 0 and self._starts_left[host] > 0
-
-    def _cut_off(self, host: str, pool: str) -> bool:
-        """Whether the host does not reach the pool's broker: what starts there would do nothing."""
-        broker = self._pools[pool].broker
-        return any(
-            instance.cut_off and self._pools[instance.pool].broker == broker
-            for instance in self._reports[host].instances
-        )
