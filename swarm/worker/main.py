@@ -73,7 +73,9 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 
     def pause(paused: bool) -> None:  # noqa: FBT001 - a callback's one value
         """Take nothing from the queues; what was taken is done."""
-        worker_holder().is_paused = orders.is_pressed = paused
+        orders.is_pressed = paused
+        intake = worker_holder().intake
+        (intake.close if paused else intake.open)("load")
 
     reporter = Reporter(
         environment,
