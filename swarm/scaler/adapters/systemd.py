@@ -90,7 +90,7 @@ def _instance(
         idle_for_s = max(0.0, now - status.idle_since)
     return Instance(
         state=state,
-        trouble=f"paused: {status.paused}" if status.paused else None,
+        trouble=_why_paused(status),
         idle_for_s=idle_for_s,
         active=status.active,
         reserved=status.reserved,
@@ -127,6 +127,12 @@ def _read_status(
     return status, None
 
 
+def _why_paused(status: InstanceStatus) -> str | None:
+    if status.drain is not None:
+        return f"{status.drain}, sequence {status.drain.sequence}"
+    return f"paused: {status.paused}" if status.paused else None
+
+
 def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
     match active_state:
         case "failed":
@@ -141,6 +147,6 @@ def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
         return InstanceState.STOPPING
     if status.phase == "starting":
         return InstanceState.STARTING
-    if status.paused is not None:
+    if status.paused is not None or status.drain is not None:
         return InstanceState.PAUSED
     return InstanceState.BUSY if status.active or status.reserved else InstanceState.IDLE
