@@ -123,6 +123,32 @@ def blocked(delivery: DeliveryStage) -> int:
 
 
 @every_pool
+def test_what_is_being_taken_as_the_drain_begins_is_done_and_reported(
+    delivery: DeliveryStage, pool: dict[str, str]
+) -> None:
+    worker = delivery.worker(1, **pool)
+    tell(worker, "drain")
+    task = delivery.send("note", "slipped in", 0.5)
+    later = delivery.send("note", "later")
+    with delivery.stage.redis.connect() as redis:
+        wait_until(lambda: redis.info("clients")["blocked_clients"] == 0, what="the ring passed on")
+        # From now on the broker answers nobody for so many milliseconds.
+        redis.client_pause(1500)
+    tell(worker, "undrain")
+    time.sleep(0.5)
+    told = tell(worker, "drain")
+    assert (told["state"], delivery.runs()) == ("stopping", []), "the broker has been asked"
+    wait_until(delivery.runs, timeout_s=5, what="what was taken")
+    assert tell(worker, "state") == {**told, "id": "state"}
+    wait_drained(worker)
+    assert task.get(timeout=5) == "slipped in"
+    places = 1 if worker.status()["capacity"] == 1 else 2
+    assert Counter(delivery.runs()) == dict.fromkeys(["slipped in", "later"][:places], 1)
+    tell(worker, "undrain")
+    assert later.get(timeout=5) == "later"
+
+
+@every_pool
 def test_a_drained_instance_stops_quickly_and_has_nothing_to_give_back(
     delivery: DeliveryStage, pool: dict[str, str]
 ) -> None:
