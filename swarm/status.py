@@ -43,7 +43,7 @@ class DrainStatus:
     """Monotonic seconds: when it stopped consuming; of `consuming`, when it began to."""
 
     def __str__(self) -> str:
-        return "drained" if self.state == "idle" else "draining"
+        return {"stopping": "draining", "idle": "drained"}.get(self.state, self.state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,7 +305,7 @@ def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
 
     Raises:
         SystemctlError: systemd refused or failed.
-        InstanceError: the instance did, or did not answer.
+        InstanceError: the instance refused, or gave no answer that proves anything.
     """
     if command.verb == "list":
         return json.dumps(list_instances(status_directory))

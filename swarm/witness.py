@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 #: Where the cgroups of units are: of the second version, of both (hybrid), of the first.
 ROOTS = tuple(Path("/sys/fs/cgroup", hierarchy) for hierarchy in ("", "unified", "systemd"))
 _PROC = Path("/proc")
+#: What reading fails with when a process or a cgroup ends meanwhile.
+_ENDED = (FileNotFoundError, ProcessLookupError)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,20 +42,24 @@ def look(
 ) -> Witness | None:
     """What runs in a unit's cgroup and below it.
 
-    `control_group` and `main_pid` as systemd tells them. None when it cannot be seen, which is not
-    the same as empty: so it is where not even the main process is to be read.
+    `control_group` and `main_pid` as systemd tells them. None when not all of it can be seen, which
+    is not the same as empty.
     """
-    found = {
-        pid: seen
-        for pid in _pids(control_group, ROOTS if roots is None else roots)
-        if (seen := _read(proc / str(pid))) is not None
-    }
-    if main_pid not in found:
+    try:
+        processes = {
+            pid: process
+            for pid in _pids(control_group, ROOTS if roots is None else roots)
+            if (process := _read(proc / str(pid))) is not None
+        }
+    except PermissionError:
+        return None
+    # Where other users' processes are hidden, they seem to have ended, the main one too.
+    if main_pid not in processes:
         return None
     return Witness(
-        processes=len(found),
-        renderers=sum(is_renderer for is_renderer, _ in found.values()),
-        cpu_s=round(sum(ticks for _, ticks in found.values()) / _TICKS, 2),
+        processes=len(processes),
+        renderers=sum(is_renderer for is_renderer, _ in processes.values()),
+        cpu_s=round(sum(ticks for _, ticks in processes.values()) / _TICKS, 2),
     )
 
 
@@ -63,20 +70,21 @@ def _pids(control_group: str, roots: tuple[Path, ...]) -> Iterator[int]:
         directory = root / control_group.removeprefix("/")
         if (directory / "cgroup.procs").exists():
             for procs in directory.rglob("cgroup.procs"):
-                try:
+                with suppress(*_ENDED):
                     yield from map(int, procs.read_text(encoding="ascii").split())
-                except OSError:
-                    # A cgroup that ended meanwhile.
-                    continue
             return
 
 
 def _read(process: Path) -> tuple[bool, int] | None:
-    """Whether it shows a page, and its clock ticks; None for one that has ended."""
+    """Whether it shows a page, and its clock ticks; None for one that has ended.
+
+    Raises:
+        PermissionError: it is not to be seen.
+    """
     try:
         words = (process / "cmdline").read_bytes().replace(b"\0", b" ").split()
         # The name in parentheses may hold anything (proc(5)).
         fields = (process / "stat").read_bytes().rpartition(b") ")[2].split()
-    except OSError:
+    except _ENDED:
         return None
     return b"--type=renderer" in words, sum(map(int, fields[11:15]))

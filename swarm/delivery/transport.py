@@ -311,10 +311,10 @@ class Channel(kombu_redis.Channel):
     def close(self) -> None:
         # kombu would wait for the reply. A wait holds nothing, and what a script took meanwhile
         # is in the holder's list.
-        self._in_poll = False
+        if self._in_poll:
+            self._in_poll = False
+            self.holder.intake.end_taking()
         holder = self._own_holder
-        if holder is not None:
-            holder.intake.end_taking()
         if not self.closed and holder is not None and not holder.serves_worker:
             holder.close()
             if holder.has_taken:

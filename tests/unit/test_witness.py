@@ -97,6 +97,21 @@ def test_what_cannot_be_seen_is_no_witness(
     assert witness.look(group, 10, roots=(root,), proc=proc) is None
 
 
+def test_a_process_that_may_not_be_read_is_not_passed_over(
+    tmp_path: Path, proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_cgroups(tmp_path / "cgroup", GROUP, 10, 11)
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == proc / "11" / "stat":
+            raise PermissionError
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert look(root, proc) is None
+
+
 def test_this_process_is_read_as_it_is(tmp_path: Path) -> None:
     root = make_cgroups(tmp_path, GROUP, os.getpid())
     found = witness.look(GROUP, os.getpid(), roots=(root,))

@@ -9,6 +9,7 @@ import kombu
 import pytest
 import redis
 
+from swarm.delivery.holder import Holder, HolderName
 from swarm.delivery.intake import Intake
 from tests.contract.delivery.messages import due_in, is_rung, publish, waiting
 from tests.loopback import wait_until
@@ -79,6 +80,23 @@ def test_what_is_being_taken_as_it_closes_is_taken(client: redis.Redis, consumer
     publish(client, "plain")
     consumer.turn()
     assert (len(waiting(client, "plain")), len(consumer.taken)) == (1, 1)
+
+
+def test_other_channels_of_the_worker_say_nothing_of_a_take(
+    client: redis.Redis, plain_connection: kombu.Connection
+) -> None:
+    holder = Holder(HolderName("host:browser:1:", "a", is_unit=False))
+    plain_connection.transport.holder = holder
+    consumer, other = Consumer(plain_connection), plain_connection.channel()
+    other.basic_qos(0, 1)
+    publish(client, "plain")
+    consumer.ask()
+    holder.intake.close("drain")
+    other.close()
+    assert not consumer.is_still()
+    consumer.channel.close()
+    assert consumer.is_still(), "its own end is the end of the take"
+    holder.close()
 
 
 def test_a_wait_for_a_bell_takes_nothing_after_the_close_and_passes_the_ring_on(
