@@ -233,14 +233,14 @@ class Channel(kombu_redis.Channel):
     def _leave_to_others(self) -> None:
         """Who takes nothing now hands on the ring that it has, and the schedule that it watches.
 
-        Where there are no others the bell stays rung; a worker looks by itself when it goes on.
+        Where there are no others the bell stays rung, until this worker goes on.
         """
         if not self._has_ring and self._due_at is None:
             return
         with self.conn_or_acquire() as client:
             # It lets go of nothing; but it rings, if anything waits or is scheduled.
             release.release(client, str(self.holder.name), "return", "", choice="only")
-        self._has_ring, self._due_at, self._look = False, None, True
+        self._has_ring, self._due_at = False, None
 
     def _is_look_due(self) -> bool:
         """After a wait in which no bell rang.

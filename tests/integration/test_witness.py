@@ -67,7 +67,7 @@ def test_there_is_a_renderer_for_each_page_and_none_without(
     assert watched.renderers() == places
     for task_id in ids:
         assert stage.client.result(task_id, wait_s=20).state == "done"
-    wait_until(lambda: watched.renderers() == 0, timeout_s=1, what="no renderer")
+    wait_until(lambda: watched.renderers() == 0, timeout_s=3, what="no renderer")
     assert {watched.renderers() for _ in range(20)} == {0}, "a warm browser has none"
 
 
@@ -116,8 +116,8 @@ def test_unitctl_drains_a_real_instance_and_sees_its_page(
     waiting = stage.client.submit("browser", page(stage, ms=0))
     assert stage.client.result(running, wait_s=20).state == "done"
     wait_until(lambda: tell("drain")["state"] == "idle", timeout_s=3, what="idle")
-    wait_until(lambda: tell("drain")["witness"]["renderers"] == 0, timeout_s=1, what="no page")
-    wait_until(lambda: worker.status()["drain"]["state"] == "idle", timeout_s=1, what="the file")
+    wait_until(lambda: tell("drain")["witness"]["renderers"] == 0, timeout_s=3, what="no page")
+    wait_until(lambda: worker.status()["drain"]["state"] == "idle", timeout_s=3, what="the file")
     [listed] = unitctl.list_instances(stage.directory / "instances")["instances"]
     assert listed["witness"]["renderers"] == 0
     assert listed["status"]["drain"]["sequence"] == told["sequence"] + 1
