@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,7 +174,7 @@ def _read_status(directory: Path, instance: Mapping[str, Any]) -> Any:
 
 def _look(instance: Mapping[str, Any]) -> dict[str, Any] | None:
     seen = witness.look(instance["control_group"], instance["main_pid"])
-    return None if seen is None else asdict(seen)
+    return None if seen is None else seen._asdict()
 
 
 def _memory_available_mb() -> int | None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 #: Where the cgroups of units are: of the second version, of both (hybrid), of the first.
 ROOTS = tuple(Path("/sys/fs/cgroup", hierarchy) for hierarchy in ("", "unified", "systemd"))
@@ -22,8 +22,7 @@ _ENDED = (FileNotFoundError, ProcessLookupError)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
+class Witness(NamedTuple):
     """A unit's processes at one moment."""
 
     processes: int
