@@ -165,3 +165,11 @@ def make_cgroup(
     for name, text in contents.items():
         (directory / name).write_text(text, encoding="ascii")
     return directory
+
+
+def make_cgroups(root: Path, control_group: str, *pids: int) -> Path:
+    """A hierarchy with this one cgroup in it."""
+    directory = root / control_group.removeprefix("/")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids), encoding="ascii")
+    return root

@@ -25,8 +25,8 @@ class InstanceState(StrEnum):
     IDLE = "idle"
     BUSY = "busy"
     PAUSED = "paused"
-    """It runs and takes no tasks: its unit is near its limits, or its host does not reach the
-    broker. What it has, it does."""
+    """It runs and takes no tasks: its unit is near its limits, it is drained, or its host does not
+    reach the broker. What it has, it does."""
     STOPPING = "stopping"
     FAILED = "failed"
     UNREPORTED = "unreported"

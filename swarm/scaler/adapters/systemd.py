@@ -78,7 +78,7 @@ def parse_instance(
         idle_since = at - max(0.0, now - status.idle_since)
     return Instance(
         state=state,
-        trouble=f"paused: {status.paused}" if status.paused else None,
+        trouble=_why_paused(status),
         idle_since=idle_since,
         active=status.active,
         reserved=status.reserved,
@@ -115,6 +115,12 @@ def _read_status(
     return status, None
 
 
+def _why_paused(status: InstanceStatus) -> str | None:
+    if status.drain is not None:
+        return f"{status.drain}, sequence {status.drain.sequence}"
+    return f"paused: {status.paused}" if status.paused else None
+
+
 def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
     match active_state:
         case "failed":
@@ -129,6 +135,6 @@ def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
         return InstanceState.STOPPING
     if status.phase == "starting":
         return InstanceState.STARTING
-    if status.paused is not None:
+    if status.paused is not None or status.drain is not None:
         return InstanceState.PAUSED
     return InstanceState.BUSY if status.active or status.reserved else InstanceState.IDLE
