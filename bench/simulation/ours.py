@@ -7,6 +7,7 @@ What stands here in place of Flower, the broker and `swarm-unitctl` tells what t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from random import Random
 
 from bench.simulation.model import Beat
@@ -26,6 +27,8 @@ from swarm.scaler.reconcile import Reconciler
 from swarm.settings import ScalerSettings, Settings
 
 POOL = "browser"
+#: No schedule asks what time it is.
+_AT = datetime(2026, 1, 1, tzinfo=UTC)
 #: Seconds that systemd waits for an instance to end beyond its tasks' time limit; see
 #: systemd/celery-worker@.service.j2.
 _STOP_MARGIN_S = 60.0
@@ -52,7 +55,7 @@ class Ours:
         return (Beat(self._interval_s, self._turn),)
 
     async def _turn(self) -> None:
-        await self._reconciler.turn(self._world.now)
+        await self._reconciler.turn(self._world.now, at=_AT)
 
 
 def settings_for(world: World, scaler: ScalerSettings) -> Settings:

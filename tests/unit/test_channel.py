@@ -18,7 +18,7 @@ from swarm.scaler.adapters.systemd import MALFORMED
 from swarm.scaler.model import HostReport, Instance, InstanceState, Outcome, Start, Stop, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRefusedError, Listener, Watch
 from swarm.scaler.reconcile import Reconciler
-from tests.builders import NOW, make_settings, make_status
+from tests.builders import AT, NOW, make_settings, make_status
 from tests.fakes import FakeQueues, FakeView
 
 #: What the host's clock shows at `NOW` of ours.
@@ -283,7 +283,7 @@ class Host:
             self.now += 2
             if lines:
                 self.runner.tell()
-            outcomes.append(await self.reconciler.turn(self.now))
+            outcomes.append(await self.reconciler.turn(self.now, at=AT))
             await asyncio.sleep(0)
         return outcomes
 
@@ -360,7 +360,7 @@ async def test_lines_that_come_late_are_as_old_as_they_are(host: Host) -> None:
         host.now += 2
         if host.runner.listener is not None:
             host.runner.tell(late_s=60.0)
-        outcome = await host.reconciler.turn(host.now)
+        outcome = await host.reconciler.turn(host.now, at=AT)
         assert isinstance(outcome.observation.hosts["h1"], Unknown)
         await asyncio.sleep(0)
     assert host.acts == []
@@ -413,7 +413,7 @@ async def test_an_instance_that_is_frozen_is_not_stopped(host: Host) -> None:
         host.now += 2
         is_late = host.now - NOW + HOST_NOW - 99.0 > 7.0
         host.runner.tell(instances=[entry(1), entry(2)] if is_late else [])
-        await host.reconciler.turn(host.now)
+        await host.reconciler.turn(host.now, at=AT)
     assert host.acts == []
     report = await host.report()
     assert isinstance(report, HostReport)
@@ -518,7 +518,7 @@ async def test_no_picture_is_believed_that_may_be_older_than_the_last_command(
     host.runner.tell()
     assert "does not show yet" in reason(await host.report())
     host.queues.lengths["browser"] = 50
-    outcome = await host.reconciler.turn(host.now)
+    outcome = await host.reconciler.turn(host.now, at=AT)
     assert outcome.results == ()
     host.runner.tell(look=1, instances=[entry(2, active_state="activating", status=None)])
     report = await host.report()
@@ -602,6 +602,6 @@ async def test_a_full_fleet_is_started_once(host: Host) -> None:
     for _ in range(10):
         host.now += 0.5
         host.runner.tell()
-        outcome = await host.reconciler.turn(host.now)
+        outcome = await host.reconciler.turn(host.now, at=AT)
         seen += [result.action for result in outcome.results]
     assert len(seen) == len(set(seen)) == 4

@@ -13,7 +13,7 @@ from swarm.scaler.model import HostReport, InstanceState, Start, Stop, Unknown
 from swarm.scaler.ports import BrokerSide, UnitManager
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import HostSettings
-from tests.builders import make_host, make_instance, make_observation, make_settings
+from tests.builders import AT, make_host, make_instance, make_observation, make_settings
 from tests.fakes import FakeQueues, FakeUnits, FakeView
 
 H1, H2 = make_host(), make_host(address="10.77.0.12")
@@ -141,7 +141,7 @@ class World:
     async def turns(self, count: int = 20) -> list[Start | Stop]:
         for _ in range(count):
             self.now += 2
-            await self.reconciler.turn(self.now)
+            await self.reconciler.turn(self.now, at=AT)
         return [action for units in self.units.values() for action in units.asked]
 
 
@@ -181,6 +181,6 @@ async def test_a_host_that_was_forgotten_is_not_missed() -> None:
     settings = make_settings()
     only = settings.model_copy(update={"hosts": {"h1": settings.hosts["h1"]}})
     world.reconciler.change(only, {"h1": world.units["h1"]})
-    outcome = await world.reconciler.turn(world.now + 2)
+    outcome = await world.reconciler.turn(world.now + 2, at=AT)
     assert outcome.observation.hosts.keys() == {"h1"}
     assert outcome.observation.unseen == ()
