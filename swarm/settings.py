@@ -166,8 +166,6 @@ class ScalerSettings(_Section):
     """Seconds between two turns; one comes earlier when a host tells of a change."""
     target_wait_s: float = Field(default=15.0, gt=0)
     """Seconds a task may wait in the queue; the number of instances is chosen to keep to it."""
-    idle_before_stop_s: float = Field(default=120.0, ge=2)
-    """Seconds an instance must have been idle before it may be stopped."""
     stabilisation_s: float = Field(default=120.0, ge=0)
     """The highest need of this many seconds is kept, so that gaps between bursts stop nothing."""
     scale_down_period_s: float = Field(default=30.0, ge=0)

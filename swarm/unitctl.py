@@ -293,7 +293,11 @@ def _converse(path: Path, verb: Verb) -> dict[str, Any]:
         raise InstanceError(f"{path.stem}: no answer that is understood: {exc}") from exc
 
 
-def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
+def run(
+    command: Command,
+    status_directory: Path = STATUS_DIRECTORY,
+    control_directory: Path = CONTROL_DIRECTORY,
+) -> str:
     """Do it, whatever it is but `watch`, and return what to print.
 
     Raises:
@@ -303,9 +307,9 @@ def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
     if command.verb == "list":
         return json.dumps(list_instances(status_directory))
     if command.verb == "cancel":
-        return json.dumps(cancel(command.task_id))
+        return json.dumps(cancel(command.task_id, control_directory))
     if command.verb in ("drain", "undrain"):
-        return json.dumps(tell(command))
+        return json.dumps(tell(command, control_directory))
     # Stopping waits for the running task and starting for the browser; whoever asked reads the
     # outcome from the next list instead of holding a connection open.
     if command.verb == "start" and _is_failed(command.unit):
@@ -321,6 +325,7 @@ def main(
     environ: Mapping[str, str] = os.environ,
     *,
     status_directory: Path = STATUS_DIRECTORY,
+    control_directory: Path = CONTROL_DIRECTORY,
 ) -> int:
     """Exit 0 done, 1 systemd or the instance refused or failed, 2 the request was refused."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -335,7 +340,7 @@ def main(
         if command.verb == "watch":
             watch(str(status_directory), environ=environ)
         else:
-            print(run(command, status_directory))
+            print(run(command, status_directory, control_directory))
     except (RefusedError, RequestError) as exc:
         print(f"swarm-unitctl: {exc}", file=sys.stderr)
         return 2

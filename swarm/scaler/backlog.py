@@ -40,6 +40,9 @@ class Backlog:
         self._active_at: dict[str, float] = {}
         # Piles that turned out to be none, by queue and the time of the survey that saw them.
         self._cleared: dict[str, float] = {}
+        # Pools of which an instance drained as nobody could tell what waits. Its drain ends by
+        # itself; the next one is not begun on the instances' word alone.
+        self._unconfirmed: frozenset[str] = frozenset()
 
     async def waiting(
         self, now: float, hosts: Mapping[str, HostReport | Unknown]
@@ -65,15 +68,11 @@ class Backlog:
     async def _lengths(
         self, now: float, hosts: Mapping[str, HostReport | Unknown]
     ) -> Mapping[str, int | Unknown]:
-        pools, piled = self._pools, self._view.piled()
+        pools, piled, instances = self._pools, self._view.piled(), asking.reported(hosts)
+        doubted = [queue for queue, at in piled.items() if self._cleared.get(queue) != at]
+        doubted += [queue for name in self._unconfirmed for queue in pools[name].queues]
         sources = asking.choose(
-            pools,
-            self._scaler,
-            asking.reported(hosts),
-            now=now,
-            quiet=self._view.quiet(),
-            doubted=[queue for queue, at in piled.items() if self._cleared.get(queue) != at],
-            metered=self._metered,
+            pools, instances, quiet=self._view.quiet(), doubted=doubted, metered=self._metered
         )
         asked = {
             source: [
@@ -95,6 +94,11 @@ class Backlog:
             total = _total(pool.queues, lengths)
             if sources[name] is not Source.BROKER or (isinstance(total, int) and total > 0):
                 self._active_at[name] = now
+        self._unconfirmed = frozenset(
+            name
+            for name in self._unconfirmed | asking.draining(instances)
+            if name in pools and isinstance(_total(pools[name].queues, lengths), Unknown)
+        )
         for queue in asked[Source.FLOWER]:
             if lengths.get(queue) == 0 and queue in piled:
                 self._cleared[queue] = piled[queue]

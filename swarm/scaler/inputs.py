@@ -22,7 +22,12 @@ from swarm.settings import PoolSettings, ScalerSettings
 
 _CAPACITY = {InstanceState.STARTING, InstanceState.IDLE, InstanceState.BUSY}
 #: What says of itself how many places it has.
-_WORKS = {InstanceState.IDLE, InstanceState.BUSY, InstanceState.PAUSED}
+_WORKS = {
+    InstanceState.IDLE,
+    InstanceState.BUSY,
+    InstanceState.PAUSED,
+    InstanceState.DRAINING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class Tallies:
         scaler: ScalerSettings,
         observation: Observation,
         *,
-        proved: int,
+        drainable: int,
     ) -> Inputs:
         """One pool's, of the observation whose hosts were counted last."""
         tallies = self._pools.get(name, [])
@@ -113,7 +118,7 @@ class Tallies:
             **{state.value: count for state, count in states.items()},
             unseen=sum(instance.pool == name for instance in observation.unseen),
             fresh=sum(at >= since for tally in tallies for at in tally.states_since),
-            proved=proved,
+            drainable=drainable,
             active=sum(tally.active for tally in tallies),
             open=sum(tally.open for tally in tallies),
             reserved=sum(tally.reserved for tally in tallies),

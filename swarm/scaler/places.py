@@ -20,6 +20,7 @@ _HOLDS_A_PLACE = {
     InstanceState.IDLE,
     InstanceState.BUSY,
     InstanceState.PAUSED,
+    InstanceState.DRAINING,
     InstanceState.STOPPING,
     InstanceState.UNREPORTED,
 }

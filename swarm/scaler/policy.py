@@ -160,10 +160,8 @@ def _on_unknown_queue(case: _Case, waiting: Unknown) -> Decision:
 def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
     inputs, limits = case.inputs, case.limits
     running = inputs.running
-    if limits.no_starts is not None:
-        reason = f"{reason}, but starts are paused: {limits.no_starts}"
-        return case.decision(Cause.STARTS_PAUSED, reason, wanted=wanted)
-    settled = running - inputs.fresh
+    # Those that drain run already, and are taken back before anything is started.
+    settled = running - inputs.fresh + inputs.draining
     desired, limit = wanted, None
     if desired > settled + max(_MINIMUM_STEP_UP, settled):
         desired = max(running, settled + max(_MINIMUM_STEP_UP, settled))
@@ -175,7 +173,11 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
     if desired >= ceiling < wanted:
         desired = max(running, ceiling)
         limit = f"{limits.maximum.set_by} {limits.maximum.count}"
-    if desired == running:
+    if limits.no_starts is not None:
+        reason = f"{reason}, but starts are paused: {limits.no_starts}"
+        desired, limit = min(desired, running + inputs.draining), None
+        cause = Cause.STARTS_PAUSED
+    elif desired == running:
         cause = Cause.AT_LIMIT
     return case.decision(cause, reason, wanted=wanted, desired=desired, limit=limit)
 
@@ -206,14 +208,14 @@ def _down(case: _Case, memory: PoolMemory, wanted: int, keep: int) -> Decision:
     last = memory.last_step_down_at
     if last is not None and inputs.now - last < scaler.scale_down_period_s:
         return hold(Cause.SURPLUS, f"{running - keep} too many, waiting for the next step down")
-    if inputs.proved == 0:
-        reason = f"{running - keep} too many, none idle for {scaler.idle_before_stop_s:g} s"
+    if inputs.drainable == 0:
+        reason = f"{running - keep} too many, none idle"
         return hold(Cause.NOT_IDLE, reason)
     step = max(1, running * scaler.scale_down_percent // 100)
-    count = min(running - keep, inputs.proved, step)
+    count = min(running - keep, inputs.drainable, step)
     return case.decision(
         Cause.SURPLUS,
-        f"{keep} needed, {inputs.proved} idle for {scaler.idle_before_stop_s:g} s",
+        f"{keep} needed, {inputs.drainable} idle",
         wanted=wanted,
         desired=running - count,
         limit=None if count == running - keep else f"{count} a step",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swarm.scaler import placement
 from swarm.scaler.limits import Override, effective
 from swarm.scaler.model import (
     BrokerCondition,
@@ -21,6 +22,7 @@ from swarm.scaler.policy import confirmed_down, decide, reckon, times_s
 from swarm.settings import PoolSettings, ScalerSettings
 from tests.builders import (
     AT,
+    make_draining,
     make_inputs,
     make_instance,
     make_instances,
@@ -38,13 +40,8 @@ def turn(
     observation: Observation, memory: PoolMemory = CALM, *, pool: Any = None, scaler: Any = None
 ) -> tuple[Decision, PoolMemory]:
     settings = make_scaler(**scaler or {})
-    # Placement asks for more than an age: here whoever has been idle long enough has proved it.
-    stoppable = sum(
-        instance.state == "idle"
-        and instance.idle_for_s(observation.now) >= settings.idle_before_stop_s
-        for instance in observation.instances("browser")
-    )
-    return decided(observation, memory, make_pool(**pool or {}), settings, proved=stoppable)
+    drainable = placement.drainable("browser", observation)
+    return decided(observation, memory, make_pool(**pool or {}), settings, drainable=drainable)
 
 
 def decided(
@@ -53,10 +50,10 @@ def decided(
     pool: PoolSettings,
     scaler: ScalerSettings,
     *,
-    proved: int,
+    drainable: int,
     overrides: Sequence[Override] = (),
 ) -> tuple[Decision, PoolMemory]:
-    inputs = make_inputs(observation, pool, scaler, proved=proved)
+    inputs = make_inputs(observation, pool, scaler, drainable=drainable)
     return decide("browser", pool, scaler, inputs, effective(pool, AT, overrides), memory)
 
 
@@ -241,13 +238,19 @@ def test_down(
     assert (decision.desired, decision.cause) == (desired, cause)
 
 
-def test_an_instance_idle_too_shortly_is_kept() -> None:
-    young: tuple[Instance, ...] = (
-        make_instance(1, idle_for_s=119.9),
-        make_instance(2, idle_for_s=119.9),
-    )
-    decision, _ = turn(make_observation(0, young))
-    assert (decision.desired, decision.cause) == (2, "not-idle")
+def test_what_drains_is_no_capacity_and_not_too_many() -> None:
+    drained = [make_draining(n) for n in (2, 3)]
+    decision, _ = turn(make_observation(0, [make_instance(1), *drained]), pool={"spare": 1})
+    assert (decision.running, decision.desired, decision.cause) == (1, 1, "enough")
+    decision, _ = turn(make_observation(3, drained))
+    assert (decision.running, decision.desired) == (0, 1)
+
+
+def test_a_need_may_take_back_all_that_drains_at_once() -> None:
+    """They run already: neither the step nor the maximum keeps them from work."""
+    drained = [make_draining(n) for n in range(1, 21)]
+    decision, _ = turn(make_observation(500, drained), pool={"max_instances": 20})
+    assert (decision.desired, decision.limit) == (20, "max_instances 20")
 
 
 def test_spare_instances_are_kept_on_top_of_what_was_needed() -> None:
@@ -259,10 +262,10 @@ def test_spare_instances_are_kept_on_top_of_what_was_needed() -> None:
 def test_overrides_take_the_place_of_what_is_configured() -> None:
     observation = make_observation(0, make_instances(idle=1))
     wants = Override("set by anna until 14:30", minimum=3, maximum=3)
-    made, _ = decided(observation, CALM, make_pool(), make_scaler(), proved=1, overrides=[wants])
+    made, _ = decided(observation, CALM, make_pool(), make_scaler(), drainable=1, overrides=[wants])
     assert (made.desired, made.cause) == (3, "minimum")
     crowd = make_observation(50, make_instances(busy=1))
-    made, _ = decided(crowd, CALM, make_pool(), make_scaler(), proved=0, overrides=[wants])
+    made, _ = decided(crowd, CALM, make_pool(), make_scaler(), drainable=0, overrides=[wants])
     assert (made.desired, made.limit) == (3, "set by anna until 14:30 3")
 
 
@@ -273,7 +276,7 @@ def test_nothing_is_started_or_stopped_while_people_paused_it() -> None:
             CALM,
             make_pool(min_instances=1),
             make_scaler(),
-            proved=4,
+            drainable=4,
             overrides=[paused],
         )
         assert memory.last_step_down_at is None
@@ -285,6 +288,8 @@ def test_nothing_is_started_or_stopped_while_people_paused_it() -> None:
     assert cause(make_observation(9), no_starts) == ("hold", "starts-paused")
     assert cause(make_observation(0), no_starts) == ("hold", "starts-paused")
     assert cause(make_observation(0, make_instances(idle=4)), no_stops) == ("hold", "stops-paused")
+    # Taking back what drains is no start.
+    assert cause(make_observation(9, [make_draining(1)]), no_starts) == ("up", "starts-paused")
 
 
 def test_a_decision_can_be_made_anew_from_what_it_carries() -> None:
@@ -329,9 +334,9 @@ def test_the_decision_says_what_the_work_asks_for_before_any_limit() -> None:
     assert decision.reason == "1000 waiting"
 
 
-def test_no_step_down_is_announced_before_an_instance_has_proved_idle() -> None:
+def test_no_step_down_is_announced_that_nobody_would_take() -> None:
     observation = make_observation(0, make_instances(idle=4))
-    decision, memory = decided(observation, CALM, make_pool(), make_scaler(), proved=0)
+    decision, memory = decided(observation, CALM, make_pool(), make_scaler(), drainable=0)
     assert (decision.direction, decision.cause) == ("hold", "not-idle")
     assert memory.last_step_down_at is None
 

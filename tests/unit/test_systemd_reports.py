@@ -59,7 +59,7 @@ def instance(*args: Any, **fields: Any) -> Instance:
         ("active", word(reserved=1, idle_since=None), "busy"),
         ("active", word(paused="memory 92 % of 1.5 GiB"), "paused"),
         ("active", word(paused="pids 95 % of 100", active=1, idle_since=None), "paused"),
-        ("active", word(drain=DRAINED), "paused"),
+        ("active", word(drain=DRAINED), "draining"),
         ("active", word(drain={**DRAINED, "sequence": "4"}), "unreported"),
         ("active", word(drain={**DRAINED, "colour": "red"}), "unreported"),
         ("deactivating", word(drain=DRAINED), "stopping"),
