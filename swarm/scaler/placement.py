@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from swarm.scaler import drains
 from swarm.scaler.drains import Proofs
+from swarm.scaler.giving_way import Room
 from swarm.scaler.model import (
     Action,
     Decision,
     Direction,
     Drain,
-    HostReport,
     Instance,
     InstanceKey,
     InstanceState,
@@ -103,6 +103,8 @@ class _Turn:
         self._short: dict[str, int] = {}
         self._stay: set[str] = set()
         """Pools of which nothing may be stopped."""
+        self._back: set[InstanceKey] = set()
+        """Those that are taken back."""
         self.actions: list[Action] = []
         self.notes: list[str] = []
 
@@ -115,9 +117,10 @@ class _Turn:
         own = self._draining.get(pool, [])
         back = self._taken_back(decision, own)
         self.actions += [Undrain(*each.key) for each in back]
-        going = [each for each in own if each not in back]
+        self._back |= {each.key for each in back}
+        going = [each for each in own if each.key not in self._back]
         leavers = [each for each in going if each.host in self._leaving]
-        others = [each for each in going if each not in leavers]
+        others = [each for each in going if each.host not in self._leaving]
         if direction is Direction.UP:
             self._start(decision, missing - len(back), beside=len(going))
             # More were drained than are needed again: they stay so, but nothing is stopped now.
@@ -135,11 +138,14 @@ class _Turn:
         """Who of them is to consume again: whoever is needed, or may not be stopped for now."""
         if decision.pool in self._stay:
             return list(own)
-        back = [each for each in own if each.key in self._observation.pinned]
+        pinned = self._observation.pinned
+        back = [each for each in own if each.key in pinned]
         if decision.direction is Direction.UP:
             missing = decision.desired - decision.running - len(back)
-            stay = [each for each in own if each.host not in self._leaving and each not in back]
-            back += drains.returners(stay)[: max(0, missing)]
+            others = [
+                each for each in own if each.host not in self._leaving and each.key not in pinned
+            ]
+            back += drains.returners(others)[: max(0, missing)]
         return back
 
     def give_way(self) -> None:
@@ -147,14 +153,14 @@ class _Turn:
         observation = self._observation
         if not self._short:
             return
-        room = _Room(self._settings, observation, self._places, self._given_up())
+        room = Room(self._settings, observation, self._places, self._given_up())
         room.comes(action.host for action in self.actions if isinstance(action, Drain))
         room.comes(
             each.host
             for pool, instances in self._draining.items()
             if self._settings.pools[pool].broker not in observation.confirmed_down
             for each in instances
-            if Undrain(*each.key) not in self.actions and not (each.active or each.reserved)
+            if each.key not in self._back and not (each.active or each.reserved)
         )
         for pool, count in self._short.items():
             victims = room.make(pool, count)
@@ -265,60 +271,3 @@ class _Turn:
         for each in instances:
             if drains.is_due(each, self._proofs.get(each.key), self._observation.now):
                 yield Renew(*each.key)
-
-
-class _Room:
-    """Places that pools of a broker that is down give to those of one that answers."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        observation: Observation,
-        places: Places,
-        victims: Iterable[Instance],
-    ) -> None:
-        """`victims` may give theirs, in this order."""
-        self._settings = settings
-        self._brokers = observation.brokers
-        self._places = places
-        self._victims = list(victims)
-        self._coming = places.free()
-        for host, report in observation.hosts.items():
-            if isinstance(report, HostReport):
-                self.comes(host for instance in report.instances if _leaves(instance))
-
-    def comes(self, hosts: Iterable[str]) -> None:
-        """A place becomes free on each of these, and nobody need give way for it."""
-        for host in hosts:
-            self._coming[host] += 1
-
-    def make(self, pool: str, count: int) -> list[Instance]:
-        """Whom to stop so that the pool gets so many starts more, no more than that takes."""
-        broker = self._brokers.get(self._settings.pools[pool].broker)
-        if not self._victims or broker is None or broker.down_for_s is not None:
-            return []
-        victims = []
-        for _ in range(count):
-            victim = None if self._takes_what_comes(pool) else self._choose(pool)
-            if victim is not None:
-                victims.append(victim)
-        return victims
-
-    def _takes_what_comes(self, pool: str) -> bool:
-        for host, count in self._coming.items():
-            if count > 0 and self._places.may_take(host, pool):
-                self._coming[host] -= 1
-                return True
-        return False
-
-    def _choose(self, pool: str) -> Instance | None:
-        for victim in self._victims:
-            if self._places.may_take(victim.host, pool):
-                self._victims.remove(victim)
-                return victim
-        return None
-
-
-def _leaves(instance: Instance) -> bool:
-    """Whether it is gone soon."""
-    return instance.state is InstanceState.STOPPING and not (instance.active or instance.reserved)
