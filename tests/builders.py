@@ -30,6 +30,8 @@ BROWSER = {"task_type": "browser", "queues": ["browser"], "metrics_port_base": 9
 NOW = 1000.0
 #: The same by the calendar: a Friday.
 AT = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+#: A scaler that lets tasks wait, so that a few instances do for many.
+UNHURRIED = {"target_wait_s": 15}
 ANALYSIS = {"task_type": "analysis", "queues": ["analysis"], "metrics_port_base": 9200}
 
 
@@ -96,7 +98,7 @@ def make_instance(number: int = 1, state: str = "idle", **fields: Any) -> Instan
         number=number,
         host="h1",
         state=InstanceState(state),
-        state_since=NOW - 600.0,
+        state_since=NOW - (20.0 if state == "starting" else 600.0),
         idle_since=NOW - 600.0 if state == "idle" else None,
         active=1 if state == "busy" else 0,
         pid=1000 + number,

@@ -1,6 +1,6 @@
 """Many stops by the real policy over random histories, and the tasks that they interrupted.
 
-The windows are 15 times shorter than the defaults, so that an hour has many stops. The world obeys
+The window is 15 times shorter than the default, so that an hour has many stops. The world obeys
 the product's rules (an instance that is asked to stop ends what it has), so what the drain adds is
 that this is never needed: stops that met a task are counted too.
 """
@@ -19,10 +19,7 @@ from swarm.settings import ScalerSettings
 
 _SHORTER = 15
 _DEFAULTS = ScalerSettings()
-SHORT_WINDOWS = ScalerSettings(
-    stabilisation_s=_DEFAULTS.stabilisation_s / _SHORTER,
-    scale_down_period_s=_DEFAULTS.scale_down_period_s / _SHORTER,
-)
+SHORT_WINDOWS = ScalerSettings(stabilisation_s=_DEFAULTS.stabilisation_s / _SHORTER)
 
 
 @dataclass(frozen=True, slots=True)

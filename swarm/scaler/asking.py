@@ -23,6 +23,9 @@ METERED_LOOK_S = 30.0
 #: A pool at zero is looked at once in this share of the time since it last had work.
 _CALM_SHARE = 0.25
 
+#: No turn has decided yet.
+NOTHING_KEPT: Mapping[str, int] = {}
+
 #: What runs or may run, whether it waits for messages or not.
 _RUNS = {
     InstanceState.STARTING,
@@ -93,19 +96,33 @@ def draining(instances: Iterable[Instance]) -> frozenset[str]:
     return frozenset(each.pool for each in instances if each.state is InstanceState.DRAINING)
 
 
+def may_shrink(kept: int | None, instances: Iterable[Instance]) -> bool:
+    """Whether more of a pool's instances run than the last turn kept, and one of them is idle.
+
+    Else none is stopped in this turn; nor is before any turn has decided.
+    """
+    running = [instance for instance in instances if instance.state in _RUNS]
+    return (
+        kept is not None
+        and len(running) > kept
+        and any(instance.state is InstanceState.IDLE for instance in running)
+    )
+
+
 def choose(
     pools: Mapping[str, PoolSettings],
     instances: Collection[Instance],
     *,
+    kept: Mapping[str, int] = NOTHING_KEPT,
     quiet: Collection[str] = (),
     doubted: Collection[str] = (),
     metered: bool = False,
 ) -> dict[str, Source]:
     """Whom to ask about each pool.
 
-    `quiet` are queues whose bells would have rung if anything were waiting, `doubted` those of
-    which an instance's word that it waits there is not enough. A metered broker is asked
-    itself: Flower asks it seven times as much.
+    `kept` is how many instances the last turn kept of each. `quiet` are queues whose bells would
+    have rung if anything were waiting, `doubted` those in which something was seen waiting although
+    an instance waits on them. A metered broker is asked itself: Flower asks it seven times as much.
     """
     waited_on = tended(pools, instances)
     running, shrinking = _running(instances), draining(instances)
@@ -113,8 +130,9 @@ def choose(
 
     def source(name: str, pool: PoolSettings) -> Source:
         if waited_on.issuperset(pool.queues):
+            own = [instance for instance in instances if instance.pool == name]
             sure = name not in shrinking and not set(doubted).intersection(pool.queues)
-            return Source.NOBODY if sure else teller
+            return Source.NOBODY if sure and not may_shrink(kept.get(name), own) else teller
         if name in running and not metered:
             return Source.FLOWER
         if waited_on.union(quiet).issuperset(pool.queues):

@@ -40,17 +40,17 @@ class Backlog:
         self._active_at: dict[str, float] = {}
         # Piles that turned out to be none, by queue and the time of the survey that saw them.
         self._cleared: dict[str, float] = {}
-        # Pools of which an instance drained as nobody could tell what waits. Its drain ends by
-        # itself; the next one is not begun on the instances' word alone.
-        self._unconfirmed: frozenset[str] = frozenset()
 
     async def waiting(
-        self, now: float, hosts: Mapping[str, HostReport | Unknown]
+        self,
+        now: float,
+        hosts: Mapping[str, HostReport | Unknown],
+        kept: Mapping[str, int] = asking.NOTHING_KEPT,
     ) -> dict[str, int | Unknown]:
-        """Tasks in each pool's queues."""
+        """Tasks in each pool's queues; `kept` is how many instances of each the last turn kept."""
         hosts = asking.without(hosts, self._elsewhere)
         self._view.attend(asking.attention(self._pools, hosts, metered=self._metered))
-        lengths = await self._lengths(now, hosts)
+        lengths = await self._lengths(now, hosts, kept)
         return {name: _total(pool.queues, lengths) for name, pool in self._pools.items()}
 
     def given_up(
@@ -66,13 +66,19 @@ class Backlog:
         return dict.fromkeys(self._pools, Unknown(reason))
 
     async def _lengths(
-        self, now: float, hosts: Mapping[str, HostReport | Unknown]
+        self,
+        now: float,
+        hosts: Mapping[str, HostReport | Unknown],
+        kept: Mapping[str, int],
     ) -> Mapping[str, int | Unknown]:
-        pools, piled, instances = self._pools, self._view.piled(), asking.reported(hosts)
-        doubted = [queue for queue, at in piled.items() if self._cleared.get(queue) != at]
-        doubted += [queue for name in self._unconfirmed for queue in pools[name].queues]
+        pools, piled = self._pools, self._view.piled()
         sources = asking.choose(
-            pools, instances, quiet=self._view.quiet(), doubted=doubted, metered=self._metered
+            pools,
+            asking.reported(hosts),
+            kept=kept,
+            quiet=self._view.quiet(),
+            doubted=[queue for queue, at in piled.items() if self._cleared.get(queue) != at],
+            metered=self._metered,
         )
         asked = {
             source: [
@@ -94,11 +100,6 @@ class Backlog:
             total = _total(pool.queues, lengths)
             if sources[name] is not Source.BROKER or (isinstance(total, int) and total > 0):
                 self._active_at[name] = now
-        self._unconfirmed = frozenset(
-            name
-            for name in self._unconfirmed | asking.draining(instances)
-            if name in pools and isinstance(_total(pools[name].queues, lengths), Unknown)
-        )
         for queue in asked[Source.FLOWER]:
             if lengths.get(queue) == 0 and queue in piled:
                 self._cleared[queue] = piled[queue]

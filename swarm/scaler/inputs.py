@@ -7,9 +7,10 @@ counted again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from swarm.scaler.failing import overdue_s
 from swarm.scaler.model import (
     HostReport,
     Inputs,
@@ -37,6 +38,7 @@ class _Tally:
     states: Mapping[InstanceState, int]
     states_since: tuple[float, ...]
     """Of those that are capacity."""
+    starting_since: tuple[float, ...]
     active: int
     open: int
     reserved: int
@@ -55,6 +57,7 @@ class _Tally:
         return cls(
             Counter(each.state for each in instances),
             tuple(each.state_since for each in instances if each.state in _CAPACITY),
+            tuple(each.state_since for each in instances if each.state is InstanceState.STARTING),
             active=active,
             open=sum(each.capacity for each in busy) - active,
             reserved=sum(each.reserved for each in instances),
@@ -73,10 +76,14 @@ class Tallies:
     def __init__(self) -> None:
         self._hosts: dict[str, tuple[tuple[Instance, ...], dict[str, _Tally]]] = {}
         self._pools: dict[str, list[_Tally]] = {}
+        self._away: tuple[str, ...] = ()
 
     def count(self, hosts: Mapping[str, HostReport | Unknown]) -> None:
         """Take in a turn's answers."""
         before, self._hosts, self._pools = self._hosts, {}, {}
+        self._away = tuple(
+            sorted(name for name, each in hosts.items() if isinstance(each, Unknown))
+        )
         for name, report in hosts.items():
             if not isinstance(report, HostReport):
                 continue
@@ -95,29 +102,37 @@ class Tallies:
         observation: Observation,
         *,
         drainable: int,
+        suspects: Sequence[str] = (),
+        breaker: bool = False,
     ) -> Inputs:
-        """One pool's, of the observation whose hosts were counted last."""
+        """One pool's, of the observation whose hosts were counted last.
+
+        `drainable` is how many of its instances may be drained; `suspects` and `breaker` are what
+        `failing` says of it.
+        """
         tallies = self._pools.get(name, [])
         states = Counter[InstanceState]()
         for tally in tallies:
             states.update(tally.states)
         since = observation.now - scaler.scale_up_period_s
         service_times_s = [each for tally in tallies for each in tally.service_times_s]
+        boot_time_s = max((tally.boot_time_s for tally in tallies), default=0.0) or None
+        expected_s = pool.expected_boot_time_s if boot_time_s is None else boot_time_s
+        late = observation.now - overdue_s(expected_s)
+        overdue = sum(at < late for tally in tallies for at in tally.starting_since)
+        states[InstanceState.STARTING] -= overdue
         down = pool.broker in observation.confirmed_down
         return Inputs(
             observation.now,
             observation.waiting[name],
             down=observation.brokers[pool.broker].describe(pool.broker) if down else None,
-            away=tuple(
-                sorted(
-                    host
-                    for host, report in observation.hosts.items()
-                    if isinstance(report, Unknown)
-                )
-            ),
+            away=self._away,
             **{state.value: count for state, count in states.items()},
+            overdue=overdue,
             unseen=sum(instance.pool == name for instance in observation.unseen),
             fresh=sum(at >= since for tally in tallies for at in tally.states_since),
+            suspects=tuple(suspects),
+            breaker=breaker,
             drainable=drainable,
             active=sum(tally.active for tally in tallies),
             open=sum(tally.open for tally in tallies),
@@ -125,7 +140,7 @@ class Tallies:
             capacity=max((tally.capacity for tally in tallies), default=0) or pool.concurrency,
             ended=sum(tally.ended for tally in tallies),
             service_time_s=sum(service_times_s) / len(service_times_s) if service_times_s else None,
-            boot_time_s=max((tally.boot_time_s for tally in tallies), default=0.0) or None,
+            boot_time_s=boot_time_s,
         )
 
 

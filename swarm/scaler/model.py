@@ -114,6 +114,11 @@ class HostReport:
     seen_at: float | None = None
     """That moment; None for that of the turn. What came after it is not known: nothing proves that
     who was idle then still is."""
+    memory_pressure: float | None = None
+    """Share of the last 10 s, in percent, in which some process waited for memory; None where the
+    kernel does not tell."""
+    cpu_pressure: float | None = None
+    """The same for processors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,7 @@ class Cause(StrEnum):
     HOST_AWAY = "host-away"
     UNREPORTED = "unreported"
     WARMING_UP = "warming-up"
+    BLIND = "blind"
     STARTS_PAUSED = "starts-paused"
     STOPS_PAUSED = "stops-paused"
 
@@ -247,11 +253,17 @@ class Inputs:
     failed: int = 0
     unreported: int = 0
     """Instances, by state."""
+    overdue: int = 0
+    """Instances that should have been ready for long: they are no more counted as starting."""
     unseen: int = 0
     """Instances last seen, not long ago, on hosts that do not answer."""
     fresh: int = 0
     """Those of the starting, idle and busy ones that have been so for `scale_up_period_s` at most:
     what was started lately."""
+    suspects: tuple[str, ...] = ()
+    """Hosts on which the pool's instances fail again and again."""
+    breaker: bool = False
+    """They do on half of the hosts at least: one is started at a time."""
     drainable: int = 0
     """Idle ones that may be drained: nobody has pinned them, and they did not refuse lately."""
     active: int = 0
@@ -286,12 +298,17 @@ class Reckoning:
 
     service_time_s: float
     boot_time_s: float
-    tasks_each: float
-    """What a busy place takes from the queue within the target wait, `k` in the documentation."""
+    pace: float
+    """Tasks that the instances end in a second."""
+    tasks_each: int
+    """What a new place takes from the queue within the target wait after its first task, `k` in the
+    documentation."""
     need: int
     """Instances that the work needs."""
+    worth: int
+    """Instances that what was needed lately makes worth keeping."""
     keep: int
-    """Instances that are kept for what was needed lately, and for minimum and spare."""
+    """The most of these, and of minimum and spare, within the maximum: so many are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +345,15 @@ class PoolMemory:
     """What the policy remembers of a pool between turns."""
 
     needs: tuple[tuple[float, int], ...] = ()
-    """(time, instances needed), for the stabilisation window."""
-    last_step_down_at: float | None = None
+    """(time, instances needed from then on), for the stabilisation window."""
+    ends: tuple[tuple[float, int], ...] = ()
+    """(time, tasks that the instances have done), of the last seconds."""
+    keep: int | None = None
+    """Instances that were kept in the turn before; None before the first."""
+    blind_since: float | None = None
+    """Since when neither the queue nor all instances are known; None when something is."""
+    last_blind_start_at: float | None = None
+    """When something was last started without knowing what waits."""
     fresh_turns: int = 0
     """Turns in a row in which everything was known."""
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from swarm.brokers import BrokerName
-from swarm.scaler import drains, placement, policy
+from swarm.scaler import drains, failing, placement, policy
 from swarm.scaler.backlog import Backlog
 from swarm.scaler.inputs import Tallies
 from swarm.scaler.limits import Orders, effective
@@ -104,11 +104,12 @@ class Reconciler:
             observation, self._proofs, self._readings, asked_at=self._asked_at
         )
         self._tallies.count(observation.hosts)
+        failures = failing.failures(self._settings, observation)
         refused = self._refusals(now)
         decisions = {}
         for name, pool in self._settings.pools.items():
             limits = effective(pool, at, orders.overrides.get(name, ()))
-            decisions[name] = self._decide(name, pool, observation, limits, refused)
+            decisions[name] = self._decide(name, pool, observation, limits, refused, failures)
         plan = placement.plan(
             decisions,
             self._settings,
@@ -129,10 +130,18 @@ class Reconciler:
         observation: Observation,
         limits: Limits,
         refused: Collection[InstanceKey],
+        failures: Mapping[tuple[str, str], failing.Failures],
     ) -> Decision:
         scaler = self._settings.scaler
-        drainable = placement.drainable(name, observation, refused)
-        inputs = self._tallies.inputs(name, pool, scaler, observation, drainable=drainable)
+        inputs = self._tallies.inputs(
+            name,
+            pool,
+            scaler,
+            observation,
+            drainable=placement.drainable(name, observation, refused),
+            suspects=failing.suspects(failures, name),
+            breaker=failing.breaker_is_open(failures, name, self._settings, observation),
+        )
         decision, self._memories[name] = policy.decide(
             name, pool, scaler, inputs, limits, self._memories[name]
         )
@@ -164,12 +173,15 @@ class Reconciler:
     ) -> Mapping[str, int | Unknown]:
         """How much waits in each pool; the brokers are asked at once."""
         waiting: dict[str, int | Unknown] = {}
+        kept = {
+            name: memory.keep for name, memory in self._memories.items() if memory.keep is not None
+        }
         asked = []
         for name, backlog in self._backlogs.items():
             if name in confirmed_down:
                 waiting |= backlog.given_up(now, hosts, conditions[name].describe(name))
             else:
-                asked.append(backlog.waiting(now, hosts))
+                asked.append(backlog.waiting(now, hosts, kept))
         for answer in await asyncio.gather(*asked):
             waiting |= answer
         return waiting

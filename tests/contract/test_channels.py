@@ -226,18 +226,20 @@ async def idle(ssh_host: SshHost, systemctl: StubSystemctl, bus: StubBus) -> Asy
     await runner.close()
 
 
-async def turned(idle: Idle, seconds: float) -> list[HostReport | Unknown]:
+async def turned(
+    idle: Idle, seconds: float, *, until: Callable[[], bool] = lambda: False
+) -> list[HostReport | Unknown]:
     """What a scaler saw of the host, by turns of half a second."""
     queues = FakeQueues({"browser": 0, "analysis": 0})
     settings = make_settings(
         hosts={"h1": {"address": "local", "max_instances": 4}},
-        scaler={"stabilisation_s": 0, "scale_down_period_s": 0},
+        scaler={"stabilisation_s": 0},
     )
     side = BrokerSide(queues, FakeView(queues))
     reconciler = Reconciler(settings, {"primary": side}, {"h1": idle.units})
     seen = []
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not until():
         idle.renew()
         outcome = await reconciler.turn(time.monotonic(), at=AT)
         seen.append(outcome.observation.hosts["h1"])
@@ -247,7 +249,7 @@ async def turned(idle: Idle, seconds: float) -> list[HostReport | Unknown]:
 
 async def test_what_is_idle_is_stopped_on_a_host_that_tells(idle: Idle, ssh_host: SshHost) -> None:
     """So that nothing is stopped below is because of what is frozen there."""
-    await turned(idle, 12)
+    await turned(idle, 60, until=lambda: "stop browser 1" in ssh_host.commands)
     watch, *drains, stop = ssh_host.commands
     assert (watch, stop) == ("watch", "stop browser 1")
     assert len(drains) >= 2

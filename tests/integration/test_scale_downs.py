@@ -24,12 +24,7 @@ from tests.loopback import wait_until
 from tests.stub_systemctl import StubSystemctl
 
 #: So short that an instance is drained as soon as it has nothing to do for a moment.
-SHORT_WINDOWS = {
-    "stabilisation_s": 1.0,
-    "scale_down_period_s": 0.5,
-    "scale_down_percent": 100,
-    "target_wait_s": 1.0,
-}
+SHORT_WINDOWS = {"stabilisation_s": 1.0, "reserve": 0.0, "target_wait_s": 1.0}
 
 
 @pytest.fixture

@@ -85,6 +85,23 @@ def test_silence_is_a_signal_and_doubt_undoes_one(
 
 
 @pytest.mark.parametrize(
+    ("instances", "kept", "source"),
+    [
+        ([waiting(), waiting(2)], 1, "flower"),
+        ([waiting(), BUSY], 1, "flower"),
+        ([waiting(), waiting(2)], 2, "nobody"),
+        # Another turn has to decide first.
+        ([waiting(), waiting(2)], None, "nobody"),
+        ([waiting(), make_instance(2, "stopping")], 1, "nobody"),
+    ],
+)
+def test_somebody_is_asked_before_one_is_stopped(
+    instances: list[Instance], kept: int | None, source: str
+) -> None:
+    assert chosen(*instances, kept={} if kept is None else {"browser": kept}) == source
+
+
+@pytest.mark.parametrize(
     ("instances", "facts", "source"),
     [
         ([waiting()], {}, "nobody"),
@@ -94,6 +111,7 @@ def test_silence_is_a_signal_and_doubt_undoes_one(
         ([BUSY], {"quiet": {"analysis"}}, "broker"),
         ([BUSY], {}, "broker"),
         ([waiting(), make_draining(2)], {}, "broker"),
+        ([waiting(), waiting(2)], {"kept": {"browser": 1}}, "broker"),
         ([], {}, "broker"),
     ],
 )

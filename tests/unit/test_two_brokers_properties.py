@@ -128,7 +128,6 @@ class Fleet:
             hosts={name: {"address": name, "max_instances": 2} for name in ("h1", "h2")},
             scaler={
                 "stabilisation_s": 10,
-                "scale_down_period_s": 4,
             },
             brokers={"confirm_down_s": 10},
         )
