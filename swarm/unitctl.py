@@ -51,9 +51,8 @@ _SOCKET = re.compile(r"(?P<pool>[a-z][a-z0-9-]{0,31})-(?P<number>[1-9][0-9]?)\.s
 #: Seconds for all instances of the host to answer. One looks for a task for up to five.
 _ANSWER_S = 7.0
 
-Verb = Literal["list", "watch", "start", "stop", "drain", "undrain", "cancel"]
-#: Those about the host, and those about one instance.
-_HOST_VERBS: Mapping[str, Verb] = {"list": "list", "watch": "watch"}
+Verb = Literal["list", "watch", "start", "stop", "cancel", "drain", "undrain"]
+#: Those about one instance.
 _INSTANCE_VERBS: Mapping[str, Verb] = {
     "start": "start",
     "stop": "stop",
@@ -94,8 +93,8 @@ def parse_command(words: Sequence[str]) -> Command:
         RefusedError: for anything else than the verbs in their exact form.
     """
     match list(words):
-        case [verb] if verb in _HOST_VERBS:
-            return Command(_HOST_VERBS[verb])
+        case ["list" | "watch" as verb]:
+            return Command("list" if verb == "list" else "watch")
         case [verb, pool, number] if (
             verb in _INSTANCE_VERBS and _POOL.fullmatch(pool) and _NUMBER.fullmatch(number)
         ):
@@ -103,8 +102,8 @@ def parse_command(words: Sequence[str]) -> Command:
         case ["cancel", task_id] if _TASK_ID.fullmatch(task_id):
             return Command("cancel", task_id=task_id)
     raise RefusedError(
-        f"refused: {' '.join(words)[:120]!r}; expected: list | watch | start POOL N | "
-        "stop POOL N | drain POOL N | undrain POOL N | cancel TASK_ID with N from 1 to 99"
+        f"refused: {' '.join(words)[:120]!r}; expected: list | watch | start POOL N | stop POOL N "
+        "| drain POOL N | undrain POOL N | cancel TASK_ID with N from 1 to 99"
     )
 
 
