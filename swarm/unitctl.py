@@ -26,6 +26,7 @@ from swarm.unit_entry import (
     instance_of,
     memory_available_mb,
     own_word,
+    pressures,
 )
 from swarm.unit_watch import RequestError, watch
 
@@ -155,12 +156,13 @@ def list_instances(status_directory: Path = STATUS_DIRECTORY) -> dict[str, Any]:
     instances = parse_show(show)
     for instance in instances:
         instance["status"] = status = _read_status(status_directory, instance)
-        if status is not None and status.get("drain") is not None:
+        if isinstance(status, dict) and status.get("drain") is not None:
             instance["witness"] = _look(instance)
     return {
         "version": PROTOCOL_VERSION,
         "now": time.monotonic(),
         "memory_available_mb": memory_available_mb(),
+        **pressures(),
         "instances": instances,
     }
 
@@ -292,7 +294,11 @@ def _converse(path: Path, verb: Verb) -> dict[str, Any]:
         raise InstanceError(f"{path.stem}: no answer that is understood: {exc}") from exc
 
 
-def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
+def run(
+    command: Command,
+    status_directory: Path = STATUS_DIRECTORY,
+    control_directory: Path = CONTROL_DIRECTORY,
+) -> str:
     """Do it, whatever it is but `watch`, and return what to print.
 
     Raises:
@@ -302,9 +308,9 @@ def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
     if command.verb == "list":
         return json.dumps(list_instances(status_directory))
     if command.verb == "cancel":
-        return json.dumps(cancel(command.task_id))
+        return json.dumps(cancel(command.task_id, control_directory))
     if command.verb in ("drain", "undrain"):
-        return json.dumps(tell(command))
+        return json.dumps(tell(command, control_directory))
     # Stopping waits for the running task and starting for the browser; whoever asked reads the
     # outcome from the next list instead of holding a connection open.
     if command.verb == "start" and _is_failed(command.unit):
@@ -320,6 +326,7 @@ def main(
     environ: Mapping[str, str] = os.environ,
     *,
     status_directory: Path = STATUS_DIRECTORY,
+    control_directory: Path = CONTROL_DIRECTORY,
 ) -> int:
     """Exit 0 done, 1 systemd or the instance refused or failed, 2 the request was refused."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -334,7 +341,7 @@ def main(
         if command.verb == "watch":
             watch(str(status_directory), environ=environ)
         else:
-            print(run(command, status_directory))
+            print(run(command, status_directory, control_directory))
     except (RefusedError, RequestError) as exc:
         print(f"swarm-unitctl: {exc}", file=sys.stderr)
         return 2

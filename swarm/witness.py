@@ -2,8 +2,8 @@
 
 Chromium gives each open page a renderer, a process of its own, and has none while no page is open:
 `tests/integration/test_witness.py` holds it to that. Of other tasks the processes' names tell
-nothing, and their processor time only of those that compute. Standard library only, as
-`swarm.unitctl`, which runs as a user who may read this much of any process.
+nothing, and their processor time only of those that compute. Standard library only, and its lighter
+modules, as `swarm.unitctl`, which runs as a user who may read this much of any process.
 """
 
 from __future__ import annotations

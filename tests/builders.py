@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from swarm.scaler.model import HostReport, Instance, InstanceState, Observation, Unknown
+from swarm.scaler.drains import Proof
+from swarm.scaler.inputs import Tallies
+from swarm.scaler.model import (
+    Draining,
+    DrainReading,
+    HostReport,
+    Inputs,
+    Instance,
+    InstanceKey,
+    InstanceState,
+    Observation,
+    Unknown,
+)
 from swarm.settings import HostSettings, PoolSettings, ScalerSettings, Settings
 from swarm.status import InstanceStatus
+from swarm.witness import Witness
 
 BROWSER = {"task_type": "browser", "queues": ["browser"], "metrics_port_base": 9100}
 #: The moment of a turn unless told otherwise.
 NOW = 1000.0
+#: The same by the calendar: a Friday.
+AT = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+#: A scaler that lets tasks wait, so that a few instances do for many.
+UNHURRIED = {"target_wait_s": 15}
 ANALYSIS = {"task_type": "analysis", "queues": ["analysis"], "metrics_port_base": 9200}
 
 
@@ -80,12 +98,45 @@ def make_instance(number: int = 1, state: str = "idle", **fields: Any) -> Instan
         number=number,
         host="h1",
         state=InstanceState(state),
-        state_since=NOW - 600.0,
+        state_since=NOW - (20.0 if state == "starting" else 600.0),
         idle_since=NOW - 600.0 if state == "idle" else None,
         active=1 if state == "busy" else 0,
         pid=1000 + number,
     )
     return replace(instance, **dated(fields, NOW))
+
+
+def make_draining(
+    number: int = 1, *, sequence: int = 3, draining_for_s: float = 5.0, **fields: Any
+) -> Instance:
+    """One that is told to take no more tasks; it has none unless told otherwise."""
+    instance = make_instance(number, "draining", **fields)
+    is_idle = not (instance.active or instance.reserved)
+    return replace(instance, draining=Draining(is_idle, sequence, NOW - draining_for_s))
+
+
+def make_reading(instance: Instance, at: float = 50.0, **fields: Any) -> DrainReading:
+    """What an instance that drains answers at this moment of its host's clock."""
+    assert instance.draining is not None
+    reading = DrainReading(
+        at,
+        instance.pid,
+        instance.draining.is_idle,
+        instance.draining.sequence,
+        Witness(processes=4, renderers=0, cpu_s=8.0),
+    )
+    return replace(reading, **fields)
+
+
+def make_proofs(*instances: Instance) -> dict[InstanceKey, Proof]:
+    """What it takes to stop these: two readings, 2 s apart, the last one just now."""
+    return {
+        each.key: Proof(
+            make_reading(each, 50.0), make_reading(each, 52.0), NOW - 2.0, each.tasks_ended
+        )
+        for each in instances
+        if each.draining is not None
+    }
 
 
 def dated(fields: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -117,6 +168,21 @@ def make_observation(
         waiting=waiting if isinstance(waiting, Mapping) else {"browser": waiting},
         hosts={"h1": report, **(hosts or {})},
         unseen=tuple(unseen),
+    )
+
+
+def make_inputs(
+    observation: Observation,
+    pool: PoolSettings | None = None,
+    scaler: ScalerSettings | None = None,
+    *,
+    drainable: int = 0,
+) -> Inputs:
+    """What a decision for pool `browser` is made of."""
+    tallies = Tallies()
+    tallies.count(observation.hosts)
+    return tallies.inputs(
+        "browser", pool or make_pool(), scaler or make_scaler(), observation, drainable=drainable
     )
 
 

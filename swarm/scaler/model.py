@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from swarm.witness import Witness
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """Not observed. It is never read as zero, empty or gone."""
 
     reason: str
+
+
+#: Host, pool, number.
+InstanceKey = tuple[str, str, int]
 
 
 class InstanceState(StrEnum):
@@ -25,12 +31,27 @@ class InstanceState(StrEnum):
     IDLE = "idle"
     BUSY = "busy"
     PAUSED = "paused"
-    """It runs and takes no tasks: its unit is near its limits, it is drained, or its host does not
-    reach the broker. What it has, it does."""
+    """It runs and takes no tasks: its unit is near its limits, or its host does not reach the
+    broker. What it has, it does."""
+    DRAINING = "draining"
+    """It was told to take no more tasks, does those that it has, and would consume again if told
+    so. It is no capacity, and holds its place."""
     STOPPING = "stopping"
     FAILED = "failed"
     UNREPORTED = "unreported"
     """It runs, but its own word is missing or too old: it may hold tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """How far a drain has come, by the instance's own word."""
+
+    is_idle: bool
+    """It holds no task, and gets none."""
+    sequence: int
+    """Idle twice under one number, in one process, is idle all the time in between."""
+    since: float
+    """When it stopped consuming."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +74,8 @@ class Instance:
     service_time_s: float | None = None
     boot_time_s: float | None = None
     trouble: str | None = None
-    """Why its own word cannot be believed, when it is unreported; why it is paused."""
+    """Why its own word cannot be believed, when it is unreported; why it takes no tasks."""
+    draining: Draining | None = None
     waits: bool = False
     """By its own fresh word it is idle, connected and blocked on its queues: they are empty."""
     connected: bool | None = None
@@ -68,7 +90,7 @@ class Instance:
     """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> InstanceKey:
         return (self.host, self.pool, self.number)
 
     @property
@@ -92,6 +114,11 @@ class HostReport:
     seen_at: float | None = None
     """That moment; None for that of the turn. What came after it is not known: nothing proves that
     who was idle then still is."""
+    memory_pressure: float | None = None
+    """Share of the last 10 s, in percent, in which some process waited for memory; None where the
+    kernel does not tell."""
+    cpu_pressure: float | None = None
+    """The same for processors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +154,8 @@ class Observation:
     """Each broker that has pools."""
     confirmed_down: frozenset[str] = frozenset()
     """Brokers that are down for long enough that their pools give way to another broker's."""
+    pinned: frozenset[InstanceKey] = frozenset()
+    """Instances that people want kept, whatever the policy says."""
 
     def seen_at(self, host: str) -> float:
         """The moment that a host's report is of."""
@@ -134,6 +163,13 @@ class Observation:
         if isinstance(report, HostReport) and report.seen_at is not None:
             return report.seen_at
         return self.now
+
+    def instance(self, key: InstanceKey) -> Instance | None:
+        """The one on a host that answered."""
+        report = self.hosts[key[0]]
+        if isinstance(report, Unknown):
+            return None
+        return next((each for each in report.instances if each.key == key), None)
 
     def instances(self, pool: str) -> tuple[Instance, ...]:
         """The pool's instances on hosts that answered."""
@@ -169,6 +205,120 @@ class Cause(StrEnum):
     HOST_AWAY = "host-away"
     UNREPORTED = "unreported"
     WARMING_UP = "warming-up"
+    BLIND = "blind"
+    STARTS_PAUSED = "starts-paused"
+    STOPS_PAUSED = "stops-paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A number and what set it: `min_instances`, a schedule, somebody's override."""
+
+    count: int
+    set_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for a pool in one turn, after schedules and overrides."""
+
+    minimum: Limit
+    maximum: Limit
+    spare: Limit
+    no_starts: str | None = None
+    """Why nothing may be started; None when it may."""
+    no_stops: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a pool's decision is made of: counts of one turn's observation.
+
+    The policy reads nothing else, so a decision can be made anew from it.
+    """
+
+    now: float
+    waiting: int | Unknown
+    """Tasks taken by no worker."""
+    down: str | None = None
+    """How its broker is, when its pools give way."""
+    away: tuple[str, ...] = ()
+    """Hosts that do not answer."""
+    starting: int = 0
+    idle: int = 0
+    busy: int = 0
+    paused: int = 0
+    draining: int = 0
+    stopping: int = 0
+    failed: int = 0
+    unreported: int = 0
+    """Instances, by state."""
+    overdue: int = 0
+    """Instances that should have been ready for long: they are no more counted as starting."""
+    unseen: int = 0
+    """Instances last seen, not long ago, on hosts that do not answer."""
+    fresh: int = 0
+    """Those of the starting, idle and busy ones that have been so for `scale_up_period_s` at most:
+    what was started lately."""
+    suspects: tuple[str, ...] = ()
+    """Hosts on which the pool's instances fail again and again."""
+    breaker: bool = False
+    """They do on half of the hosts at least: one is started at a time."""
+    drainable: int = 0
+    """Idle ones that may be drained: nobody has pinned them, and they did not refuse lately."""
+    active: int = 0
+    """Tasks that busy instances run, at most as many as they have places."""
+    open: int = 0
+    """Places of busy instances that are free."""
+    reserved: int = 0
+    """Tasks that instances have taken and not begun."""
+    capacity: int = 1
+    """Places that one more instance has: the concurrency, or the most that it scales itself to."""
+    ended: int = 0
+    """Tasks that the instances have done since each of them started."""
+    service_time_s: float | None = None
+    """Mean over the instances that have measured one."""
+    boot_time_s: float | None = None
+    """Slowest start that an instance reports."""
+
+    @property
+    def running(self) -> int:
+        """Instances that count as capacity."""
+        return self.starting + self.idle + self.busy
+
+    @property
+    def present(self) -> int:
+        """Instances that run, with those of which it is not known whether they work."""
+        return self.running + self.unreported
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoning:
+    """What the policy makes of the inputs, on the way to a decision."""
+
+    service_time_s: float
+    boot_time_s: float
+    pace: float
+    """Tasks that the instances end in a second."""
+    tasks_each: int
+    """What a new place takes from the queue within the target wait after its first task, `k` in the
+    documentation."""
+    need: int
+    """Instances that the work needs."""
+    worth: int
+    """Instances that what was needed lately makes worth keeping."""
+    keep: int
+    """The most of these, and of minimum and spare, within the maximum: so many are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """All that a decision was made of but settings and memory."""
+
+    inputs: Inputs
+    limits: Limits
+    reckoning: Reckoning | None = None
+    """None where the queue is unknown, or the broker down: then there is nothing to reckon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +336,8 @@ class Decision:
     reason: str
     limit: str | None = None
     """The limit that won, when one did."""
+    basis: Basis | None = None
+    """What it was made of; those of the policy have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,31 +345,74 @@ class PoolMemory:
     """What the policy remembers of a pool between turns."""
 
     needs: tuple[tuple[float, int], ...] = ()
-    """(time, instances needed), for the stabilisation window."""
-    last_step_down_at: float | None = None
+    """(time, instances needed from then on), for the stabilisation window."""
+    ends: tuple[tuple[float, int], ...] = ()
+    """(time, tasks that the instances have done), of the last seconds."""
+    keep: int | None = None
+    """Instances that were kept in the turn before; None before the first."""
+    blind_since: float | None = None
+    """Since when neither the queue nor all instances are known; None when something is."""
+    last_blind_start_at: float | None = None
+    """When something was last started without knowing what waits."""
     fresh_turns: int = 0
     """Turns in a row in which everything was known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Start an instance that does not run."""
+class _OnInstance:
+    """An action; each is of a class of its own, which tells what is done."""
 
     host: str
     pool: str
     number: int
+
+    @property
+    def key(self) -> InstanceKey:
+        return (self.host, self.pool, self.number)
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Stop an instance that has proved idle."""
-
-    host: str
-    pool: str
-    number: int
+class Start(_OnInstance):
+    """Start an instance that does not run."""
 
 
-Action = Start | Stop
+@dataclass(frozen=True, slots=True)
+class Drain(_OnInstance):
+    """Have an instance take no more tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renew(_OnInstance):
+    """Ask an instance that drains how far it is, which has it go on draining."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undrain(_OnInstance):
+    """Have an instance that drains consume again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(_OnInstance):
+    """Stop an instance that is drained, and has proved it."""
+
+
+Action = Start | Drain | Renew | Undrain | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReading:
+    """What an instance answered when it was told to drain, and what its unit ran just after that.
+
+    It answers that question and no earlier one, so it is younger than the question.
+    """
+
+    at: float
+    """Seconds of its host's monotonic clock, as readings are compared with each other only."""
+    pid: int
+    is_idle: bool
+    sequence: int
+    witness: Witness | None
+    """None when not all of its processes could be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +421,8 @@ class ActionResult:
 
     action: Action
     error: str | None = None
+    reading: DrainReading | None = None
+    """What came of a `Drain` or `Renew`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,3 +434,5 @@ class Outcome:
     results: tuple[ActionResult, ...] = ()
     notes: tuple[str, ...] = field(default=())
     """What limited the plan: no room, hosts left out."""
+    overdue: Mapping[InstanceKey, str] = field(default_factory=dict)
+    """Instances that drain for longer than any task may take, and why they were not stopped."""

@@ -9,11 +9,11 @@ import pytest
 
 from swarm.errors import ConfigError
 from swarm.scaler.hosts import Hosts
-from swarm.scaler.model import HostReport, InstanceState, Start, Stop, Unknown
+from swarm.scaler.model import Drain, HostReport, InstanceState, Start, Stop, Undrain, Unknown
 from swarm.scaler.ports import BrokerSide, UnitManager
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import HostSettings
-from tests.builders import make_host, make_instance, make_observation, make_settings
+from tests.builders import AT, make_host, make_instance, make_observation, make_settings
 from tests.fakes import FakeQueues, FakeUnits, FakeView
 
 H1, H2 = make_host(), make_host(address="10.77.0.12")
@@ -138,31 +138,43 @@ class World:
         without = settings.model_copy(update={"hosts": {**settings.hosts, "h2": left}})
         self.reconciler.change(without, self.units, leaving={"h2"})
 
-    async def turns(self, count: int = 20) -> list[Start | Stop]:
+    async def turns(self, count: int = 20) -> list[Start | Stop | Drain | Undrain]:
         for _ in range(count):
             self.now += 2
-            await self.reconciler.turn(self.now)
+            await self.reconciler.turn(self.now, at=AT)
         return [action for units in self.units.values() for action in units.asked]
 
 
 async def test_what_is_idle_on_a_host_that_leaves_is_stopped_when_that_is_proved() -> None:
     world = World("idle")
-    assert await world.turns(1) == []
-    assert await world.turns() == [Stop("h2", "browser", 1)]
+    drain, stop = Drain("h2", "browser", 1), Stop("h2", "browser", 1)
+    assert await world.turns(1) == [drain]
+    # Asked twice, and then told to stop.
+    assert await world.turns() == [drain, drain, stop]
 
 
-@pytest.mark.parametrize("state", ["busy", "starting", "unreported", "paused", "stopping"])
+async def test_who_has_a_task_there_drains_and_is_stopped_when_it_is_done() -> None:
+    world = World("busy")
+    asked = await world.turns(200)
+    # Again and again, lest the drain ends.
+    assert set(asked) == {Drain("h2", "browser", 1)}
+    assert len(asked) == 400 // 20
+    world.units["h2"].end_task("browser", 1)
+    world.queues.lengths["browser"] = 0
+    assert (await world.turns())[-1] == Stop("h2", "browser", 1)
+
+
+@pytest.mark.parametrize("state", ["starting", "unreported", "stopping"])
 async def test_nothing_else_is_stopped_there(state: str) -> None:
     actions = await World(state).turns(200)
-    assert not any(isinstance(action, Stop) for action in actions)
+    assert all(isinstance(each, Start) for each in actions)
 
 
 async def test_nothing_is_started_there() -> None:
     world = World("busy")
     world.queues.lengths["browser"] = 500
-    started = await world.turns(200)
-    assert started
-    assert {action.host for action in started} == {"h1"}
+    actions = await world.turns(200)
+    assert {each.host for each in actions if isinstance(each, Start)} == {"h1"}
 
 
 @pytest.mark.parametrize("length", [None, 500])
@@ -181,6 +193,6 @@ async def test_a_host_that_was_forgotten_is_not_missed() -> None:
     settings = make_settings()
     only = settings.model_copy(update={"hosts": {"h1": settings.hosts["h1"]}})
     world.reconciler.change(only, {"h1": world.units["h1"]})
-    outcome = await world.reconciler.turn(world.now + 2)
+    outcome = await world.reconciler.turn(world.now + 2, at=AT)
     assert outcome.observation.hosts.keys() == {"h1"}
     assert outcome.observation.unseen == ()

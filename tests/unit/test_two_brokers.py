@@ -7,7 +7,7 @@ from typing import Any
 from swarm.scaler.model import InstanceState, Outcome, Start, Stop
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
-from tests.builders import make_two_brokers
+from tests.builders import AT, UNHURRIED, make_two_brokers
 from tests.fakes import FakeBroker, FakeUnits
 
 PRIMARY, FALLBACK = "browser", "browser-fallback"
@@ -17,7 +17,7 @@ class World:
     """A reconciler with its fakes; `turn` advances the clock by two seconds."""
 
     def __init__(self, configured: Settings | None = None) -> None:
-        self.settings = configured or make_two_brokers()
+        self.settings = configured or make_two_brokers(scaler=UNHURRIED)
         self.primary, self.fallback = FakeBroker(), FakeBroker()
         self.hosts = {name: FakeUnits(name, clock=lambda: self.now) for name in self.settings.hosts}
         self.now = 1000.0
@@ -36,7 +36,7 @@ class World:
         for side in (self.primary, self.fallback):
             if side.view.down_for_s is not None:
                 side.view.down_for_s += 2
-        return await self.reconciler.turn(self.now)
+        return await self.reconciler.turn(self.now, at=AT)
 
     async def turns(self, count: int) -> Outcome:
         for _ in range(count - 1):
@@ -147,6 +147,8 @@ async def test_the_fallback_goes_back_to_zero() -> None:
     world.add(1, pool=FALLBACK, idle_for_s=600.0)
     world.fallback.queues.lengths["browser"] = 0
     world.primary.find()
+    await world.turn()
+    world.add(1)
     await world.turns(100)
     assert world.running(FALLBACK) == []
     assert world.running(PRIMARY) == [1]
