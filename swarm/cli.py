@@ -1,6 +1,7 @@
 """The command line: `swarm submit`, `swarm status` and the services' own entry points.
 
-Exit status: 0 done, 1 failed, 2 bad input or configuration, 3 the broker or the store is away.
+Exit status: 0 done, 1 failed, 2 bad input or configuration, 3 the broker, the store or the scaler
+is away, 4 a scaler runs here already.
 """
 
 from __future__ import annotations

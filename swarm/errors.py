@@ -26,6 +26,12 @@ class BrokerAwayError(TransientError):
     exit_status = 3
 
 
+class AlreadyRunningError(SwarmError):
+    """Another process does this already; nothing was touched."""
+
+    exit_status = 4
+
+
 class DeadLetteredError(PermanentError):
     """The task is in the dead-letter list; `swarm dead show` tells why."""
 

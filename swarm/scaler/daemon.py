@@ -31,6 +31,7 @@ from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import HANDSHAKES_AT_ONCE, make_runner
 from swarm.scaler.adapters.flower import FlowerQueues
+from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
@@ -60,6 +61,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 
     Raises:
         ConfigError: before anything has started.
+        AlreadyRunningError: another scaler runs here.
     """
     settings = read_settings(environ)
     if not settings.hosts:
@@ -68,7 +70,8 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     notifier = Notifier(environ)
     level = environ.get("SWARM_LOGLEVEL", "info")
     logs.setup(level, under_systemd=notifier.under_systemd, environ=environ)
-    asyncio.run(Daemon(settings, brokers, notifier, environ).run())
+    with hold_lock(settings.scaler.data_directory / "scaler.lock"):
+        asyncio.run(Daemon(settings, brokers, notifier, environ).run())
     return 0
 
 

@@ -140,7 +140,7 @@ class Stage:
 
 
 def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
-    for name in ("instances", "artifacts", "control", "spool"):
+    for name in ("instances", "artifacts", "control", "spool", "scaler"):
         (directory / name).mkdir()
     config = directory / "config.yaml"
     document = {
@@ -158,6 +158,7 @@ def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
             },
         },
         "hosts": {"here": {"address": "local", "max_instances": 8}},
+        "scaler": {"data_directory": str(directory / "scaler")},
         "browser": {
             # Chromium's sandbox is not for root, as whom continuous integration runs.
             "sandbox": os.geteuid() != 0,

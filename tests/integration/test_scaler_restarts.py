@@ -1,0 +1,129 @@
+"""The daemon beside another one, and killed at any moment: real processes, a stub for systemd."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from swarm.status import InstanceStatus
+from tests.builders import make_status
+from tests.integration.flower_process import Flower
+from tests.integration.scaler_process import ScalerProcess, Start
+from tests.integration.stage import Stage
+from tests.loopback import wait_until
+from tests.stub_systemctl import StubSystemctl
+
+
+def test_a_second_scaler_says_who_runs_and_touches_nothing(
+    stage: Stage, systemctl: StubSystemctl, start: Start
+) -> None:
+    scaler = start(None)
+    second = stage.swarm("scaler", "run", **systemctl.own_environ)
+    assert second.returncode == 4
+    assert f"another scaler runs here: process {scaler.process.pid} on " in second.stderr
+    assert "Traceback" not in second.stderr
+    turns = scaler.notify.told.count("WATCHDOG=1")
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") > turns, what="another turn")
+    scaler.process.kill()
+    scaler.process.wait()
+    scaler.close()
+    assert "READY=1" in start(None).notify.told
+
+
+class Reports:
+    """Status files of instances that do not exist, kept fresh."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._directory = stage.settings.worker.status_directory
+        self._statuses: dict[int, InstanceStatus] = {}
+        self._stop = threading.Event()
+
+    def say(self, number: int, *, busy: bool) -> None:
+        self._statuses[number] = make_status(
+            pool="browser",
+            number=number,
+            host="here",
+            pid=4711,
+            active=int(busy),
+            idle_since=None if busy else time.monotonic() - 60,
+        )
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._keep)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(0.2):
+            for status in list(self._statuses.values()):
+                replace(status, written_at=time.monotonic()).write(self._directory)
+
+
+@pytest.mark.timeout(240)
+def test_a_kill_at_any_moment_is_repaired_by_the_next_turn(
+    stage: Stage, systemctl: StubSystemctl, flower: Flower, start: Start
+) -> None:
+    """Two of six are busy for good; the others are idle, and one may be kept."""
+    rng = random.Random(6)
+    stage.write_config(
+        pools={
+            "browser": {**_pool(stage), "min_instances": 3, "max_instances": 6},
+        },
+        scaler={"idle_before_stop_s": 2.0, "stabilisation_s": 0.0, "scale_down_period_s": 0.0},
+    )
+    reports = Reports(stage)
+    for number in range(1, 7):
+        systemctl.add(f"celery-browser@{number}.service")
+        reports.say(number, busy=number <= 2)
+    kills = 0
+    with reports.kept():
+        scaler = start(flower, reads_status=True)
+        while len(units(systemctl)) > 3:
+            # An instance is stopped in every turn once they are proved, after some five seconds.
+            time.sleep(rng.uniform(0.0, 10.0))
+            kill(scaler)
+            kills += 1
+            scaler = start(flower, reads_status=True)
+        # What is lost in between is started again.
+        for number in range(3, 7):
+            if f"celery-browser@{number}.service" in units(systemctl):
+                systemctl.remove(f"celery-browser@{number}.service")
+        for _ in range(5):
+            time.sleep(rng.uniform(0.0, 1.0))
+            kill(scaler)
+            scaler = start(flower, reads_status=True)
+        wait_until(lambda: len(units(systemctl)) == 3, what="the minimum")
+    assert kills >= 1
+    assert {"celery-browser@1.service", "celery-browser@2.service"} <= units(systemctl)
+    stops = [call for call in systemctl.calls if " stop " in f" {call} "]
+    assert stops
+    assert not any("celery-browser@1." in call or "celery-browser@2." in call for call in stops)
+
+
+def kill(scaler: ScalerProcess) -> None:
+    scaler.process.kill()
+    scaler.process.wait()
+    scaler.close()
+
+
+def units(systemctl: StubSystemctl) -> set[str]:
+    return {path.name for path in (systemctl.state / "units").iterdir()}
+
+
+def _pool(stage: Stage) -> dict[str, object]:
+    return {
+        "task_type": "browser",
+        "queues": ["browser"],
+        "metrics_port_base": stage.settings.pools["browser"].metrics_port_base,
+    }
