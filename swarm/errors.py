@@ -26,6 +26,12 @@ class BrokerAwayError(TransientError):
     exit_status = 3
 
 
+class ScalerAwayError(TransientError):
+    """The scaler did not answer; nothing was changed."""
+
+    exit_status = 3
+
+
 class AlreadyRunningError(SwarmError):
     """Another process does this already; nothing was touched."""
 
