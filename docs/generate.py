@@ -22,6 +22,7 @@ from swarm.settings import (
     HostSettings,
     PoolSettings,
     ScalerSettings,
+    ScheduleSettings,
     WorkerSettings,
 )
 
@@ -29,6 +30,7 @@ PAGE = Path(__file__).parent / "reference" / "config.md"
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("pools.NAME", PoolSettings),
+    ("pools.NAME.schedules", ScheduleSettings),
     ("hosts.NAME", HostSettings),
     ("scaler", ScalerSettings),
     ("brokers", BrokersSettings),

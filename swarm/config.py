@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from swarm.brokers.address import BrokerName
 from swarm.errors import ConfigError, Problem
 from swarm.problems import problems_of
-from swarm.settings import MAX_INSTANCE_NUMBER, Settings, TaskType
+from swarm.settings import MAX_INSTANCE_NUMBER, PoolSettings, Settings, TaskType
 
 DEFAULT_CONFIG_PATH = Path("/etc/swarm/config.yaml")
 
@@ -72,6 +72,7 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         if settings.hosts and room < pool.min_instances:
             expected = f"at most {room}, all the hosts' max_instances together"
             yield Problem(f"pools.{name}.min_instances", str(pool.min_instances), expected)
+        yield from _schedule_contradictions(name, pool)
         for other, other_pool in settings.pools.items():
             distance = abs(other_pool.metrics_port_base - pool.metrics_port_base)
             if other < name and distance <= MAX_INSTANCE_NUMBER:
@@ -90,6 +91,15 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
             if pool_name not in settings.pools:
                 expected = f"one of {', '.join(settings.pools)}"
                 yield Problem(f"hosts.{name}.pools", repr(pool_name), expected)
+
+
+def _schedule_contradictions(name: str, pool: PoolSettings) -> Iterator[Problem]:
+    for number, schedule in enumerate(pool.schedules):
+        own = schedule.max_instances
+        minimum, maximum = schedule.min_instances, pool.max_instances if own is None else own
+        if minimum is not None and minimum > maximum:
+            expected = f"at most max_instances, which is {maximum} then"
+            yield Problem(f"pools.{name}.schedules.{number}.min_instances", str(minimum), expected)
 
 
 def _address_contradictions(settings: Settings) -> Iterator[Problem]:

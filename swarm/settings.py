@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from cronsim import CronSim, CronSimError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from swarm.brokers.address import VARIABLES, BrokerName
 from swarm.brokers.budget import Budget
+from swarm.durations import parse_duration
 from swarm.errors import ConfigError, Problem
 
 DEFAULT_CREDENTIALS_DIRECTORY = Path("/etc/swarm/credentials")
@@ -18,6 +29,9 @@ PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$")]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+#: A window that lasts longer than it takes to come again would never end.
+_LONGEST_WINDOW = timedelta(days=7)
 
 _FLOWER_URL = r"^https?://[^\s/@]+(/[^\s]*)?$"
 
@@ -29,6 +43,65 @@ class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
+
+
+class ScheduleSettings(_Section):
+    """Hours in which a pool has other limits."""
+
+    start: str
+    """When it begins, as in crontab: `0 7 * * mon-fri` is 7:00 on working days."""
+    duration: str
+    """How long it lasts: `10h`, `1h30m`, `45m`. Hours that pass, also when the clocks change."""
+    timezone: str = "UTC"
+    """Whose clock `start` means: `Europe/Berlin`."""
+    min_instances: int | None = Field(default=None, ge=0)
+    """Takes the place of the pool's; so do the next two. At least one of the three is needed. Where
+    two schedules hold at once, the later one in the list wins."""
+    max_instances: int | None = Field(default=None, ge=0)
+    """Instances never exceeded meanwhile. What runs beyond them is stopped once it is idle."""
+    spare: int | None = Field(default=None, ge=0)
+    """Idle instances kept beyond the busy ones."""
+
+    @property
+    def length(self) -> timedelta:
+        return parse_duration(self.duration)
+
+    @field_validator("start")
+    @classmethod
+    def _is_cron(cls, start: str) -> str:
+        expected = "five fields as in crontab, such as 0 7 * * mon-fri"
+        # CronSim takes a sixth for seconds, with other rules when the clocks change.
+        if len(start.split()) != 5:
+            raise ValueError(expected)
+        try:
+            next(CronSim(start, datetime(2024, 1, 1, tzinfo=UTC)))
+        except CronSimError as exc:
+            raise ValueError(f"{expected} ({str(exc).lower()})") from exc
+        except StopIteration:
+            raise ValueError("a time that comes") from None
+        return start
+
+    @field_validator("duration")
+    @classmethod
+    def _is_duration(cls, duration: str) -> str:
+        if parse_duration(duration) > _LONGEST_WINDOW:
+            raise ValueError(f"a duration of at most {_LONGEST_WINDOW.days} days")
+        return duration
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_timezone(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (ValueError, OSError, ZoneInfoNotFoundError) as exc:
+            raise ValueError("a timezone such as Europe/Berlin") from exc
+        return timezone
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ScheduleSettings:
+        if self.min_instances is self.max_instances is self.spare is None:
+            raise ValueError("at least one of min_instances, max_instances and spare")
+        return self
 
 
 class PoolSettings(_Section):
@@ -48,6 +121,8 @@ class PoolSettings(_Section):
     """Instances never exceeded, over all hosts."""
     spare: int = Field(default=0, ge=0)
     """Idle instances kept beyond the busy ones, for bursts shorter than a start."""
+    schedules: tuple[ScheduleSettings, ...] = Field(default=(), strict=False)
+    """Hours in which other numbers hold."""
     concurrency: int = Field(default=1, ge=1, le=64)
     """Tasks one instance runs at a time. 1: a task that kills its process harms no other."""
     metrics_port_base: int = Field(ge=1024, le=65535 - MAX_INSTANCE_NUMBER)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from swarm.scaler.model import HostReport, Instance, InstanceState, Observation, Unknown
+from swarm.scaler.inputs import Tallies
+from swarm.scaler.model import HostReport, Inputs, Instance, InstanceState, Observation, Unknown
 from swarm.settings import HostSettings, PoolSettings, ScalerSettings, Settings
 from swarm.status import InstanceStatus
 
 BROWSER = {"task_type": "browser", "queues": ["browser"], "metrics_port_base": 9100}
 #: The moment of a turn unless told otherwise.
 NOW = 1000.0
+#: The same by the calendar: a Friday.
+AT = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 ANALYSIS = {"task_type": "analysis", "queues": ["analysis"], "metrics_port_base": 9200}
 
 
@@ -117,6 +121,21 @@ def make_observation(
         waiting=waiting if isinstance(waiting, Mapping) else {"browser": waiting},
         hosts={"h1": report, **(hosts or {})},
         unseen=tuple(unseen),
+    )
+
+
+def make_inputs(
+    observation: Observation,
+    pool: PoolSettings | None = None,
+    scaler: ScalerSettings | None = None,
+    *,
+    proved: int = 0,
+) -> Inputs:
+    """What a decision for pool `browser` is made of."""
+    tallies = Tallies()
+    tallies.count(observation.hosts)
+    return tallies.inputs(
+        "browser", pool or make_pool(), scaler or make_scaler(), observation, proved=proved
     )
 
 

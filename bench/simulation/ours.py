@@ -7,6 +7,7 @@ What stands here in place of Flower, the broker and `swarm-unitctl` tells what t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from random import Random
 
 from bench.simulation.model import Beat
@@ -26,6 +27,8 @@ from swarm.scaler.reconcile import Reconciler
 from swarm.settings import ScalerSettings, Settings
 
 POOL = "browser"
+#: No schedule asks what time it is.
+_AT = datetime(2026, 1, 1, tzinfo=UTC)
 #: Seconds that systemd waits for an instance to end beyond its tasks' time limit; see
 #: systemd/celery-worker@.service.j2.
 _STOP_MARGIN_S = 60.0
@@ -52,7 +55,7 @@ class Ours:
         return (Beat(self._interval_s, self._turn),)
 
     async def _turn(self) -> None:
-        await self._reconciler.turn(self._world.now)
+        await self._reconciler.turn(self._world.now, at=_AT)
 
 
 def settings_for(world: World, scaler: ScalerSettings) -> Settings:
@@ -144,7 +147,7 @@ class SimulatedUnits:
         is_mute = self._world.is_lost(Loss.REPORTS, self._host)
         return HostReport(
             tuple(
-                _unreported(unit, self._world.now)
+                _unreported(unit)
                 if is_mute and unit.ready_at is not None and unit.stopping_at is None
                 else _reported(unit, self._world.now)
                 for unit in self._world.units.values()
@@ -185,8 +188,8 @@ def _reported(unit: Unit, now: float) -> Instance:
         unit.number,
         unit.host,
         state,
-        state_for_s=now - unit.state_since,
-        idle_for_s=now - word.idle_since if is_idle and word.idle_since is not None else 0.0,
+        state_since=unit.state_since,
+        idle_since=word.idle_since if is_idle else None,
         active=int(word.busy),
         tasks_ended=word.tasks_ended,
         pid=unit.pid,
@@ -197,13 +200,13 @@ def _reported(unit: Unit, now: float) -> Instance:
     )
 
 
-def _unreported(unit: Unit, now: float) -> Instance:
+def _unreported(unit: Unit) -> Instance:
     return Instance(
         POOL,
         unit.number,
         unit.host,
         InstanceState.UNREPORTED,
-        state_for_s=now - unit.state_since,
+        state_since=unit.state_since,
         pid=unit.pid,
         trouble="its status file is out of date",
     )

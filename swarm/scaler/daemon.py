@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 
 from swarm import logs
 from swarm.brokers import Broker, BrokerName
@@ -175,7 +176,7 @@ class Daemon:
             self._news.clear()
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
-                    outcome = await reconciler.turn(started_at)
+                    outcome = await reconciler.turn(started_at, at=datetime.now(UTC))
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue

@@ -18,6 +18,10 @@ class Unknown:
     reason: str
 
 
+#: Host, pool, number.
+InstanceKey = tuple[str, str, int]
+
+
 class InstanceState(StrEnum):
     """Where an instance stands, as systemd and its own report say together."""
 
@@ -68,7 +72,7 @@ class Instance:
     """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> InstanceKey:
         return (self.host, self.pool, self.number)
 
     @property
@@ -127,6 +131,8 @@ class Observation:
     """Each broker that has pools."""
     confirmed_down: frozenset[str] = frozenset()
     """Brokers that are down for long enough that their pools give way to another broker's."""
+    pinned: frozenset[InstanceKey] = frozenset()
+    """Instances that people want kept, whatever the policy says."""
 
     def seen_at(self, host: str) -> float:
         """The moment that a host's report is of."""
@@ -169,6 +175,107 @@ class Cause(StrEnum):
     HOST_AWAY = "host-away"
     UNREPORTED = "unreported"
     WARMING_UP = "warming-up"
+    STARTS_PAUSED = "starts-paused"
+    STOPS_PAUSED = "stops-paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A number and what set it: `min_instances`, a schedule, somebody's override."""
+
+    count: int
+    set_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for a pool in one turn, after schedules and overrides."""
+
+    minimum: Limit
+    maximum: Limit
+    spare: Limit
+    no_starts: str | None = None
+    """Why nothing may be started; None when it may."""
+    no_stops: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a pool's decision is made of: counts of one turn's observation.
+
+    The policy reads nothing else, so a decision can be made anew from it.
+    """
+
+    now: float
+    waiting: int | Unknown
+    """Tasks taken by no worker."""
+    down: str | None = None
+    """How its broker is, when its pools give way."""
+    away: tuple[str, ...] = ()
+    """Hosts that do not answer."""
+    starting: int = 0
+    idle: int = 0
+    busy: int = 0
+    paused: int = 0
+    stopping: int = 0
+    failed: int = 0
+    unreported: int = 0
+    """Instances, by state."""
+    unseen: int = 0
+    """Instances last seen, not long ago, on hosts that do not answer."""
+    fresh: int = 0
+    """Those of the starting, idle and busy ones that have been so for `scale_up_period_s` at most:
+    what was started lately."""
+    proved: int = 0
+    """Idle ones that may be stopped: they have proved it, and nobody has pinned them."""
+    active: int = 0
+    """Tasks that busy instances run, at most as many as they have places."""
+    open: int = 0
+    """Places of busy instances that are free."""
+    reserved: int = 0
+    """Tasks that instances have taken and not begun."""
+    capacity: int = 1
+    """Places that one more instance has: the concurrency, or the most that it scales itself to."""
+    ended: int = 0
+    """Tasks that the instances have done since each of them started."""
+    service_time_s: float | None = None
+    """Mean over the instances that have measured one."""
+    boot_time_s: float | None = None
+    """Slowest start that an instance reports."""
+
+    @property
+    def running(self) -> int:
+        """Instances that count as capacity."""
+        return self.starting + self.idle + self.busy
+
+    @property
+    def present(self) -> int:
+        """Instances that run, with those of which it is not known whether they work."""
+        return self.running + self.unreported
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoning:
+    """What the policy makes of the inputs, on the way to a decision."""
+
+    service_time_s: float
+    boot_time_s: float
+    tasks_each: float
+    """What a busy place takes from the queue within the target wait, `k` in the documentation."""
+    need: int
+    """Instances that the work needs."""
+    keep: int
+    """Instances that are kept for what was needed lately, and for minimum and spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """All that a decision was made of but settings and memory."""
+
+    inputs: Inputs
+    limits: Limits
+    reckoning: Reckoning | None = None
+    """None where the queue is unknown, or the broker down: then there is nothing to reckon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +293,8 @@ class Decision:
     reason: str
     limit: str | None = None
     """The limit that won, when one did."""
+    basis: Basis | None = None
+    """What it was made of; those of the policy have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ same process, with no task ended in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm.scaler.model import (
@@ -16,6 +16,7 @@ from swarm.scaler.model import (
     Direction,
     HostReport,
     Instance,
+    InstanceKey,
     InstanceState,
     Observation,
     Stop,
@@ -44,12 +45,10 @@ class IdleProof:
     tasks_ended: int
 
 
-Proofs = Mapping[tuple[str, str, int], IdleProof]
+Proofs = Mapping[InstanceKey, IdleProof]
 
 
-def gather_proofs(
-    observation: Observation, earlier: Proofs
-) -> dict[tuple[str, str, int], IdleProof]:
+def gather_proofs(observation: Observation, earlier: Proofs) -> dict[InstanceKey, IdleProof]:
     """First sight of each instance that has been idle ever since."""
     proofs = {}
     for host, report in observation.hosts.items():
@@ -103,7 +102,12 @@ def plan(
             ]
             actions += [Stop(victim.host, victim.pool, victim.number) for victim in victims]
     # Only now: what is free or is left was given to whoever comes first.
-    room = _Room(settings, observation, proofs, places)
+    stay = {
+        name
+        for name, decision in decisions.items()
+        if decision.basis is not None and decision.basis.limits.no_stops is not None
+    }
+    room = _Room(settings, observation, proofs, places, stay)
     room.comes(action.host for action in actions if isinstance(action, Stop))
     for pool, count in short.items():
         victims = room.make(pool, count)
@@ -137,6 +141,7 @@ def _proved(
         proof = proofs.get(instance.key)
         return (
             instance.state is InstanceState.IDLE
+            and instance.key not in observation.pinned
             and instance.active == 0
             and instance.reserved == 0
             and proof is not None
@@ -155,15 +160,21 @@ class _Room:
     """Places that pools of a broker that is down give to those of one that answers."""
 
     def __init__(
-        self, settings: Settings, observation: Observation, proofs: Proofs, places: Places
+        self,
+        settings: Settings,
+        observation: Observation,
+        proofs: Proofs,
+        places: Places,
+        stay: Collection[str],
     ) -> None:
+        """`stay` are pools of which nothing may be stopped."""
         self._settings = settings
         self._brokers = observation.brokers
         self._places = places
         given_up = [
             instance
             for name, pool in settings.pools.items()
-            if pool.broker in observation.confirmed_down
+            if pool.broker in observation.confirmed_down and name not in stay
             for instance in observation.instances(name)
         ]
         # One that still reaches its broker knows better than the surveys.
@@ -185,7 +196,7 @@ class _Room:
     def make(self, pool: str, count: int) -> list[Instance]:
         """Whom to stop so that the pool gets so many starts more, no more than that takes."""
         broker = self._brokers.get(self._settings.pools[pool].broker)
-        if broker is None or broker.down_for_s is not None:
+        if not self._victims or broker is None or broker.down_for_s is not None:
             return []
         victims = []
         for _ in range(count):

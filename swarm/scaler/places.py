@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heapreplace
+
 from swarm.scaler.model import HostReport, InstanceState, Observation, Start
 from swarm.settings import MAX_INSTANCE_NUMBER, Settings
 
@@ -28,7 +30,6 @@ class Places:
 
     def __init__(self, settings: Settings, observation: Observation) -> None:
         self._hosts, self._pools = settings.hosts, settings.pools
-        self._now = observation.now
         self._reports = {
             name: report
             for name, report in observation.hosts.items()
@@ -43,10 +44,18 @@ class Places:
             name: settings.scaler.host_starts_per_turn
             - sum(
                 instance.state is InstanceState.STARTING
-                and instance.state_for_s(self._now) < recent_s
+                and instance.state_for_s(observation.now) < recent_s
                 for instance in report.instances
             )
             for name, report in self._reports.items()
+        }
+        self._paused = {
+            (host, instance.pool)
+            for host, report in self._reports.items()
+            for instance in report.instances
+            if instance.state is InstanceState.FAILED
+            and instance.state_for_s(observation.now)
+            < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
         }
         self._taken = {
             instance.key
@@ -57,11 +66,10 @@ class Places:
 
     def starts(self, pool: str, count: int) -> list[Start]:
         starts: list[Start] = []
-        while len(starts) < count:
-            candidates = [name for name in self._reports if self._takes(name, pool)]
-            if not candidates:
-                break
-            host = min(candidates, key=lambda name: (-self._free[name], name))
+        emptiest = [(-self._free[name], name) for name in self._reports if self._takes(name, pool)]
+        heapify(emptiest)
+        while len(starts) < count and emptiest:
+            _, host = emptiest[0]
             number = next(
                 n for n in range(1, MAX_INSTANCE_NUMBER + 1) if (host, pool, n) not in self._taken
             )
@@ -69,6 +77,10 @@ class Places:
             self._free[host] -= 1
             self._starts_left[host] -= 1
             starts.append(Start(host, pool, number))
+            if self._takes(host, pool):
+                heapreplace(emptiest, (-self._free[host], host))
+            else:
+                heappop(emptiest)
         return starts
 
     def free(self) -> dict[str, int]:
@@ -79,7 +91,7 @@ class Places:
         """Whether the host takes starts of the pool once there is room."""
         return (
             self._hosts[host].serves(pool)
-            and not self._paused(host, pool)
+            and (host, pool) not in self._paused
             and not self._cut_off(host, pool)
         )
 
@@ -92,7 +104,7 @@ class Places:
         if len(cut_off) == len(serving):
             broker = self._pools[pool].broker
             return f"the {broker} broker is not reached from {', '.join(sorted(cut_off))}"
-        paused = [name for name in serving if self._paused(name, pool)]
+        paused = [name for name in serving if (name, pool) in self._paused]
         if paused:
             return f"instances failed on {', '.join(sorted(paused))}"
         if any(self._free[name] > 0 for name in serving if name not in cut_off):
@@ -107,14 +119,5 @@ class Places:
         broker = self._pools[pool].broker
         return any(
             instance.cut_off and self._pools[instance.pool].broker == broker
-            for instance in self._reports[host].instances
-        )
-
-    def _paused(self, host: str, pool: str) -> bool:
-        return any(
-            instance.pool == pool
-            and instance.state is InstanceState.FAILED
-            and instance.state_for_s(self._now)
-            < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
             for instance in self._reports[host].instances
         )

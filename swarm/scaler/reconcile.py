@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 
 from swarm.brokers import BrokerName
 from swarm.scaler import placement, policy
 from swarm.scaler.backlog import Backlog
+from swarm.scaler.inputs import Tallies
+from swarm.scaler.limits import Orders, effective
 from swarm.scaler.model import (
     Action,
     ActionResult,
     BrokerCondition,
+    Decision,
     HostReport,
     Instance,
     InstanceState,
+    Limits,
     Observation,
     Outcome,
     PoolMemory,
@@ -27,7 +32,10 @@ from swarm.scaler.model import (
 )
 from swarm.scaler.ports import BrokerSide, CommandError, UnitManager
 from swarm.scaler.reach import Reach
-from swarm.settings import Settings
+from swarm.settings import PoolSettings, Settings
+
+#: Nobody wants anything but what config.yaml says.
+NO_ORDERS = Orders()
 
 
 class Reconciler:
@@ -54,29 +62,41 @@ class Reconciler:
         }
         self._reach = Reach(settings.pools)
         self._memories = {name: PoolMemory() for name in settings.pools}
+        self._tallies = Tallies()
         self._proofs: placement.Proofs = {}
         self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
 
-    async def turn(self, now: float) -> Outcome:
+    async def turn(self, now: float, *, at: datetime, orders: Orders = NO_ORDERS) -> Outcome:
         """Observe everything at once, decide for every pool, carry out the plan.
+
+        `now` is monotonic, `at` the time that schedules go by.
 
         Raises nothing that a queue source or a host could cause.
         """
-        observation = await self._observe(now)
-        scaler = self._settings.scaler
+        observation = await self._observe(now, orders)
         self._proofs = placement.gather_proofs(observation, self._proofs)
+        self._tallies.count(observation.hosts)
         decisions = {}
         for name, pool in self._settings.pools.items():
-            stoppable = placement.proved_idle(name, scaler, observation, self._proofs)
-            decisions[name], self._memories[name] = policy.decide(
-                name, pool, scaler, observation, self._memories[name], stoppable=len(stoppable)
-            )
+            limits = effective(pool, at, orders.overrides.get(name, ()))
+            decisions[name] = self._decide(name, pool, observation, limits)
         plan = placement.plan(decisions, self._settings, observation, self._proofs)
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)
         return Outcome(observation, decisions, tuple(results), plan.notes)
 
-    async def _observe(self, now: float) -> Observation:
+    def _decide(
+        self, name: str, pool: PoolSettings, observation: Observation, limits: Limits
+    ) -> Decision:
+        scaler = self._settings.scaler
+        proved = placement.proved_idle(name, scaler, observation, self._proofs)
+        inputs = self._tallies.inputs(name, pool, scaler, observation, proved=len(proved))
+        decision, self._memories[name] = policy.decide(
+            name, pool, scaler, inputs, limits, self._memories[name]
+        )
+        return decision
+
+    async def _observe(self, now: float, orders: Orders) -> Observation:
         reports = {name: await units.report() for name, units in self._units.items()}
         conditions: dict[str, BrokerCondition] = {
             name: side.view.condition() for name, side in self._brokers.items()
@@ -90,6 +110,7 @@ class Reconciler:
             unseen=self._unseen(now, hosts),
             brokers=conditions,
             confirmed_down=down,
+            pinned=orders.pinned,
         )
 
     async def _waiting(

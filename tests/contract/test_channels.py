@@ -18,7 +18,7 @@ from swarm.scaler.adapters.commands import LocalRunner
 from swarm.scaler.model import HostReport, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRunner
 from swarm.scaler.reconcile import Reconciler
-from tests.builders import make_settings, make_status
+from tests.builders import AT, make_settings, make_status
 from tests.contract.conftest import SshHost
 from tests.fakes import FakeQueues, FakeView
 from tests.stub_bus import StubBus
@@ -246,7 +246,7 @@ async def turned(idle: Idle, seconds: float) -> list[HostReport | Unknown]:
     seen = []
     for _ in range(int(seconds / 0.5)):
         idle.renew()
-        outcome = await reconciler.turn(time.monotonic())
+        outcome = await reconciler.turn(time.monotonic(), at=AT)
         seen.append(outcome.observation.hosts["h1"])
         await asyncio.sleep(0.5)
     return seen

@@ -18,7 +18,7 @@ from swarm.scaler.adapters.systemd import MALFORMED
 from swarm.scaler.model import HostReport, Instance, InstanceState, Outcome, Start, Stop, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRefusedError, Listener, Watch
 from swarm.scaler.reconcile import Reconciler
-from tests.builders import NOW, make_settings, make_status
+from tests.builders import AT, NOW, make_settings, make_status
 from tests.fakes import FakeQueues, FakeView
 
 #: What the host's clock shows at `NOW` of ours.
@@ -196,6 +196,8 @@ class FakeRunner:
         self.answers_looks = True
         self.sequence = 0
         self.watched = asyncio.Event()
+        self.opens = asyncio.Event()
+        self.opens.set()
         self.lists: list[str] = []
         self.clock: Callable[[], float] = lambda: NOW
 
@@ -210,6 +212,7 @@ class FakeRunner:
 
     async def watch(self, listener: Listener) -> Watch:
         self.watches += 1
+        await self.opens.wait()
         if self.error is not None:
             raise self.error
         self.listener = listener
@@ -280,7 +283,7 @@ class Host:
             self.now += 2
             if lines:
                 self.runner.tell()
-            outcomes.append(await self.reconciler.turn(self.now))
+            outcomes.append(await self.reconciler.turn(self.now, at=AT))
             await asyncio.sleep(0)
         return outcomes
 
@@ -357,7 +360,7 @@ async def test_lines_that_come_late_are_as_old_as_they_are(host: Host) -> None:
         host.now += 2
         if host.runner.listener is not None:
             host.runner.tell(late_s=60.0)
-        outcome = await host.reconciler.turn(host.now)
+        outcome = await host.reconciler.turn(host.now, at=AT)
         assert isinstance(outcome.observation.hosts["h1"], Unknown)
         await asyncio.sleep(0)
     assert host.acts == []
@@ -410,7 +413,7 @@ async def test_an_instance_that_is_frozen_is_not_stopped(host: Host) -> None:
         host.now += 2
         is_late = host.now - NOW + HOST_NOW - 99.0 > 7.0
         host.runner.tell(instances=[entry(1), entry(2)] if is_late else [])
-        await host.reconciler.turn(host.now)
+        await host.reconciler.turn(host.now, at=AT)
     assert host.acts == []
     report = await host.report()
     assert isinstance(report, HostReport)
@@ -515,7 +518,7 @@ async def test_no_picture_is_believed_that_may_be_older_than_the_last_command(
     host.runner.tell()
     assert "does not show yet" in reason(await host.report())
     host.queues.lengths["browser"] = 50
-    outcome = await host.reconciler.turn(host.now)
+    outcome = await host.reconciler.turn(host.now, at=AT)
     assert outcome.results == ()
     host.runner.tell(look=1, instances=[entry(2, active_state="activating", status=None)])
     report = await host.report()
@@ -528,9 +531,19 @@ async def test_a_command_during_the_opening_is_in_the_first_picture_or_asked_for
 ) -> None:
     monkeypatch.setattr(channel, "_CATCH_UP_S", 0.01)
     host.runner.answers_looks = False
-    await host.opened()
+    await host.heard(entry(1))
+    host.runner.opens.clear()
+    assert host.runner.listener is not None
+    host.runner.listener.ended(CommandError("SSH: connection lost"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert host.runner.watches == 2
     host.now += 0.1
     await host.units.start("browser", 2)
+    assert host.runner.asked == []
+    host.runner.opens.set()
+    await host.opened()
+    assert host.runner.asked == ["look 1"]
     host.runner.tell()
     assert "does not show yet" in reason(await host.report())
     host.runner.tell(look=1)
@@ -589,6 +602,6 @@ async def test_a_full_fleet_is_started_once(host: Host) -> None:
     for _ in range(10):
         host.now += 0.5
         host.runner.tell()
-        outcome = await host.reconciler.turn(host.now)
+        outcome = await host.reconciler.turn(host.now, at=AT)
         seen += [result.action for result in outcome.results]
     assert len(seen) == len(set(seen)) == 4

@@ -25,7 +25,7 @@ from swarm.scaler.model import (
 from swarm.scaler.ports import BrokerSide, CommandError
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
-from tests.builders import make_settings
+from tests.builders import AT, make_settings
 from tests.fakes import FakeQueues, FakeView
 
 POOL = "browser"
@@ -200,7 +200,7 @@ class Fleet:
             worker.silent_until = 0.0
 
     async def turn(self) -> Outcome:
-        return await self.reconciler.turn(self.now)
+        return await self.reconciler.turn(self.now, at=AT)
 
 
 def configured(**scaler: object) -> Settings:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from swarm.scaler.limits import Override, effective
 from swarm.scaler.model import (
     BrokerCondition,
     Decision,
@@ -15,8 +17,11 @@ from swarm.scaler.model import (
     PoolMemory,
     Unknown,
 )
-from swarm.scaler.policy import boot_time_s, confirmed_down, decide, needed, service_time_s
+from swarm.scaler.policy import confirmed_down, decide, reckon, times_s
+from swarm.settings import PoolSettings, ScalerSettings
 from tests.builders import (
+    AT,
+    make_inputs,
     make_instance,
     make_instances,
     make_observation,
@@ -39,9 +44,20 @@ def turn(
         and instance.idle_for_s(observation.now) >= settings.idle_before_stop_s
         for instance in observation.instances("browser")
     )
-    return decide(
-        "browser", make_pool(**pool or {}), settings, observation, memory, stoppable=stoppable
-    )
+    return decided(observation, memory, make_pool(**pool or {}), settings, proved=stoppable)
+
+
+def decided(
+    observation: Observation,
+    memory: PoolMemory,
+    pool: PoolSettings,
+    scaler: ScalerSettings,
+    *,
+    proved: int,
+    overrides: Sequence[Override] = (),
+) -> tuple[Decision, PoolMemory]:
+    inputs = make_inputs(observation, pool, scaler, proved=proved)
+    return decide("browser", pool, scaler, inputs, effective(pool, AT, overrides), memory)
 
 
 @pytest.mark.parametrize(
@@ -70,14 +86,19 @@ def turn(
     ],
 )
 def test_needed(waiting: int, fleet: dict[str, int], pool: dict[str, Any], need: int) -> None:
-    assert needed(make_pool(**pool), make_scaler(), waiting, make_instances(**fleet)) == need
+    assert needed(make_pool(**pool), waiting, make_instances(**fleet)) == need
+
+
+def needed(pool: PoolSettings, waiting: int, instances: Sequence[Instance]) -> int:
+    inputs = make_inputs(make_observation(waiting, instances), pool, make_scaler())
+    return reckon(pool, make_scaler(), inputs, effective(pool, AT), waiting).need
 
 
 def test_open_places_of_a_busy_instance_are_used_first() -> None:
     half_busy = make_instance(1, "busy", capacity=4, active=2)
     slow = make_pool(expected_service_time_s=600)
-    assert needed(slow, make_scaler(), 2, (half_busy,)) == 1
-    assert needed(slow, make_scaler(), 3, (half_busy,)) == 2
+    assert needed(slow, 2, (half_busy,)) == 1
+    assert needed(slow, 3, (half_busy,)) == 2
 
 
 def test_measured_times_replace_the_configured_ones() -> None:
@@ -86,10 +107,14 @@ def test_measured_times_replace_the_configured_ones() -> None:
         make_instance(2, service_time_s=3.0, boot_time_s=4.0),
         make_instance(3),
     )
-    pool = make_pool()
-    assert (service_time_s(pool, measured), boot_time_s(pool, measured)) == (2.0, 4.0)
-    assert (service_time_s(pool, ()), boot_time_s(pool, ())) == (5.0, 3.0)
-    assert service_time_s(pool, (make_instance(service_time_s=0.0),)) > 0
+
+    def times(*instances: Instance) -> tuple[float, float]:
+        pool = make_pool()
+        return times_s(pool, make_inputs(make_observation(0, instances), pool))
+
+    assert times(*measured) == (2.0, 4.0)
+    assert times() == (5.0, 3.0)
+    assert times(make_instance(service_time_s=0.0))[0] > 0
 
 
 @pytest.mark.parametrize(
@@ -231,6 +256,49 @@ def test_spare_instances_are_kept_on_top_of_what_was_needed() -> None:
     assert decision.desired == 7
 
 
+def test_overrides_take_the_place_of_what_is_configured() -> None:
+    observation = make_observation(0, make_instances(idle=1))
+    wants = Override("set by anna until 14:30", minimum=3, maximum=3)
+    made, _ = decided(observation, CALM, make_pool(), make_scaler(), proved=1, overrides=[wants])
+    assert (made.desired, made.cause) == (3, "minimum")
+    crowd = make_observation(50, make_instances(busy=1))
+    made, _ = decided(crowd, CALM, make_pool(), make_scaler(), proved=0, overrides=[wants])
+    assert (made.desired, made.limit) == (3, "set by anna until 14:30 3")
+
+
+def test_nothing_is_started_or_stopped_while_people_paused_it() -> None:
+    def cause(observation: Observation, paused: Override) -> tuple[str, str]:
+        made, memory = decided(
+            observation,
+            CALM,
+            make_pool(min_instances=1),
+            make_scaler(),
+            proved=4,
+            overrides=[paused],
+        )
+        assert memory.last_step_down_at is None
+        assert "by anna" in made.reason
+        return made.direction, made.cause
+
+    no_starts = Override("paused by anna", no_starts=True)
+    no_stops = Override("paused by anna", no_stops=True)
+    assert cause(make_observation(9), no_starts) == ("hold", "starts-paused")
+    assert cause(make_observation(0), no_starts) == ("hold", "starts-paused")
+    assert cause(make_observation(0, make_instances(idle=4)), no_stops) == ("hold", "stops-paused")
+
+
+def test_a_decision_can_be_made_anew_from_what_it_carries() -> None:
+    observation = make_observation(7, make_instances(busy=2, idle=1, stopping=1))
+    made, _ = turn(observation)
+    assert made.basis is not None
+    again, _ = decide(
+        "browser", make_pool(), make_scaler(), made.basis.inputs, made.basis.limits, CALM
+    )
+    assert again == made
+    assert made.basis.reckoning is not None
+    assert made.basis.reckoning.need == made.wanted
+
+
 def test_a_step_down_is_remembered_and_a_hold_is_not() -> None:
     _, memory = turn(make_observation(0, make_instances(idle=4)))
     assert memory.last_step_down_at == 1000.0
@@ -263,7 +331,7 @@ def test_the_decision_says_what_the_work_asks_for_before_any_limit() -> None:
 
 def test_no_step_down_is_announced_before_an_instance_has_proved_idle() -> None:
     observation = make_observation(0, make_instances(idle=4))
-    decision, memory = decide("browser", make_pool(), make_scaler(), observation, CALM, stoppable=0)
+    decision, memory = decided(observation, CALM, make_pool(), make_scaler(), proved=0)
     assert (decision.direction, decision.cause) == ("hold", "not-idle")
     assert memory.last_step_down_at is None
 

@@ -10,7 +10,7 @@ from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Stop, 
 from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
-from tests.builders import BROWSER, make_settings
+from tests.builders import AT, BROWSER, make_settings
 from tests.fakes import FakeQueues, FakeUnits, FakeView
 
 
@@ -36,7 +36,7 @@ class World:
 
     async def turn(self) -> Outcome:
         self.now += 2
-        return await self.reconciler.turn(self.now)
+        return await self.reconciler.turn(self.now, at=AT)
 
     @property
     def stops(self) -> list[Stop]:

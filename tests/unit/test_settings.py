@@ -279,3 +279,45 @@ def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.scaler.interval_s = 3.0  # type: ignore[misc]
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "where", "expected"),
+    [
+        ("{start: 0 7 * *, duration: 1h, spare: 1}", "start", "five fields as in crontab"),
+        ("{start: 0 7 * * * *, duration: 1h, spare: 1}", "start", "five fields as in crontab"),
+        ("{start: 0 25 * * *, duration: 1h, spare: 1}", "start", "(bad hour)"),
+        ("{start: 0 0 */20 * 1L, duration: 1h, spare: 1}", "start", "a time that comes"),
+        ("{start: 0 7 * * *, duration: 8 hours, spare: 1}", "duration", "a duration such as"),
+        ("{start: 0 7 * * *, duration: 8d, spare: 1}", "duration", "at most 7 days"),
+        ("{start: 0 7 * * *, duration: 8, spare: 1}", "duration", "to be a valid string"),
+        (
+            "{start: 0 7 * * *, duration: 1h, spare: 1, timezone: Mars/Crater}",
+            "timezone",
+            "a timezone such as Europe/Berlin",
+        ),
+        (
+            "{start: 0 7 * * *, duration: 1h, spare: 1, timezone: ../x}",
+            "timezone",
+            "a timezone such as Europe/Berlin",
+        ),
+        ("{start: 0 7 * * *, duration: 1h}", "", "at least one of min_instances, max_instances"),
+        (
+            "{start: 0 7 * * *, duration: 1h, min_instances: 7}",
+            "min_instances",
+            "at most max_instances, which is 6 then",
+        ),
+        (
+            "{start: 0 7 * * *, duration: 1h, min_instances: 2, max_instances: 0}",
+            "min_instances",
+            "at most max_instances, which is 0 then",
+        ),
+    ],
+)
+def test_a_schedule_that_means_nothing_is_refused(
+    schedule: str, where: str, expected: str, tmp_path: Path
+) -> None:
+    text = GOOD.replace("max_instances: 6}", f"max_instances: 6, schedules: [{schedule}]}}")
+    ((key, _, told),) = problems(tmp_path, text)
+    assert key == ".".join(filter(None, ("pools.browser.schedules.0", where)))
+    assert expected in told

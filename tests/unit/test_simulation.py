@@ -132,7 +132,7 @@ def test_a_host_that_is_away_obeys_nobody_and_works_on() -> None:
 async def test_what_an_instance_says_of_itself_is_a_tick_old() -> None:
     world = make_ready(Arrival(11.0, 5.0))
     idle = await reported(world)
-    assert (idle.state, idle.idle_for_s, idle.waits) == (InstanceState.IDLE, 10 - READY_S, True)
+    assert (idle.state, idle.idle_since, idle.waits) == (InstanceState.IDLE, READY_S, True)
     world.clock.advance(11.0 + TICK_S / 2)
     assert (await reported(world)).state is InstanceState.IDLE
     world.clock.advance(11.0 + TICK_S)
@@ -140,7 +140,7 @@ async def test_what_an_instance_says_of_itself_is_a_tick_old() -> None:
     assert (busy.state, busy.active, busy.tasks_ended) == (InstanceState.BUSY, 1, 0)
     world.clock.advance(17.0)
     after = await reported(world)
-    assert (after.state, after.idle_for_s, after.tasks_ended) == (InstanceState.IDLE, 1.0, 1)
+    assert (after.state, after.idle_since, after.tasks_ended) == (InstanceState.IDLE, 16.0, 1)
     assert (after.service_time_s, after.boot_time_s, after.pid) == (5.0, 3.0, idle.pid)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from swarm.scaler.model import InstanceState, Outcome, Start, Stop
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
-from tests.builders import make_two_brokers
+from tests.builders import AT, make_two_brokers
 from tests.fakes import FakeBroker, FakeUnits
 
 PRIMARY, FALLBACK = "browser", "browser-fallback"
@@ -36,7 +36,7 @@ class World:
         for side in (self.primary, self.fallback):
             if side.view.down_for_s is not None:
                 side.view.down_for_s += 2
-        return await self.reconciler.turn(self.now)
+        return await self.reconciler.turn(self.now, at=AT)
 
     async def turns(self, count: int) -> Outcome:
         for _ in range(count - 1):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from swarm.scaler.model import HostReport, Instance, InstanceState, Outcome, Start, Stop, Unknown
 from swarm.scaler.reconcile import Reconciler
-from tests.builders import make_two_brokers
+from tests.builders import AT, make_two_brokers
 from tests.fakes import FakeBroker
 
 
@@ -152,7 +152,7 @@ class Fleet:
             chance.choice(workers).silent_until = self.now + chance.uniform(1, 20)
 
     async def turn(self) -> Outcome:
-        return await self.reconciler.turn(self.now)
+        return await self.reconciler.turn(self.now, at=AT)
 
 
 seeds = st.integers(0, 2**32)
