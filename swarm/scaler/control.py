@@ -6,16 +6,19 @@ It decides nothing about instances: an order is an input of the next turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, ScalerAwayError
 from swarm.problems import problems_of
 from swarm.scaler import prospect
+from swarm.scaler.explain import as_values, explain
 from swarm.scaler.model import Outcome
 from swarm.scaler.orders import Order, OrderKind
+from swarm.scaler.overview import overview
 from swarm.settings import MAX_INSTANCE_NUMBER, Settings
 
 #: What an order lasts when nobody says, and the longest that one may: what is to last longer
@@ -77,6 +80,10 @@ class _Instance(_Request):
     number: Annotated[int, Field(ge=1, le=MAX_INSTANCE_NUMBER)]
 
 
+class _Explain(_Request):
+    pool: str | None = None
+
+
 class Control:
     """Answers one request after the other; the daemon tells it of each turn."""
 
@@ -102,6 +109,8 @@ class Control:
             "undrain": (_Host, self._undrain),
             "pin": (_Instance, self._pin),
             "unpin": (_Instance, self._unpin),
+            "status": (_Request, self._status),
+            "explain": (_Explain, self._explain),
         }
 
     def saw(self, outcome: Outcome) -> None:
@@ -113,6 +122,7 @@ class Control:
 
         Raises:
             ConfigError: it cannot be asked so; nothing was changed.
+        ScalerAwayError: it is not known yet.
         """
         if verb not in self._verbs:
             raise ConfigError.of("verb", repr(verb), f"one of {', '.join(self._verbs)}")
@@ -191,6 +201,28 @@ class Control:
             host=request.host,
             number=request.number,
         )
+
+    def _status(self, _request: _Request, _by: str) -> Answer:
+        outcome, orders = self._seen(), self._orders.standing()
+        return {
+            "lines": [*overview(outcome, self._settings, orders), *self._problem()],
+            "orders": [order.to_json() for order in orders],
+            "pools": {name: asdict(each) for name, each in outcome.decisions.items()},
+        }
+
+    def _explain(self, request: _Explain, _by: str) -> Answer:
+        outcome, scaler = self._seen(), self._settings.scaler
+        names = self._settings.pools if request.pool is None else [self._pool(request.pool)]
+        told = [(outcome.decisions[name], self._settings.pools[name]) for name in names]
+        return {
+            "lines": [line for each, pool in told for line in explain(each, pool, scaler)],
+            "pools": {each.pool: as_values(each, pool, scaler) for each, pool in told},
+        }
+
+    def _seen(self) -> Outcome:
+        if self._outcome is None:
+            raise ScalerAwayError("no turn has ended yet: ask again in some seconds")
+        return self._outcome
 
     def _give(self, orders: Iterable[Order], lines: Iterable[str]) -> Answer:
         orders, lines = list(orders), list(lines)

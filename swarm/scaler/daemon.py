@@ -31,11 +31,15 @@ from swarm.scaler.adapters.accounts import BrokerAccounts
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import HANDSHAKES_AT_ONCE, make_runner
+from swarm.scaler.adapters.control_socket import ControlSocket, control_path
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
+from swarm.scaler.adapters.order_book import OrderBook
+from swarm.scaler.control import Control
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
+from swarm.scaler.orders import in_force
 from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
 from swarm.scaler.snapshot import Snapshots
@@ -97,6 +101,8 @@ class Daemon:
         self._snapshot_failed = False
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
+        self._orders = OrderBook(settings.scaler.data_directory / "orders.json")
+        self._control = Control(settings, self._orders, clock=time.time, on_order=self._news.set)
 
     async def run(self) -> None:
         """Turn after turn until told to stop."""
@@ -110,6 +116,8 @@ class Daemon:
             stack.push_async_callback(self._metrics.close)
             sides = {broker.name: await self._enter(stack, broker) for broker in self._brokers}
             units = await self._watch_hosts(stack)
+            path = control_path(scaler)
+            await stack.enter_async_context(ControlSocket(path, self._control.answer))
             await self._loop(Reconciler(self._settings, sides, units))
         self._notifier.stopping("stopped; instances run on")
         log.info("stopped; instances run on")
@@ -176,7 +184,11 @@ class Daemon:
             self._news.clear()
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
-                    outcome = await reconciler.turn(started_at, at=datetime.now(UTC))
+                    outcome = await reconciler.turn(
+                        started_at,
+                        at=datetime.now(UTC),
+                        orders=in_force(self._orders.standing(), self._settings),
+                    )
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue
@@ -198,6 +210,7 @@ class Daemon:
     def _tell(self, outcome: Outcome, *, seconds: float, first: bool) -> None:
         for is_warning, sentence in self._narrator.lines(outcome):
             log.log(logging.WARNING if is_warning else logging.INFO, sentence)
+        self._control.saw(outcome)
         self._metrics.show(outcome, seconds=seconds)
         meters: dict[str, Meter] = {
             name: accounts.meter for name, accounts in self._accounts.items()
@@ -205,7 +218,7 @@ class Daemon:
         self._metrics.show_budgets(meters)
         self._write_snapshot(outcome, meters)
         maxima = {name: pool.max_instances for name, pool in self._settings.pools.items()}
-        line = status_line(outcome, maxima)
+        line = status_line(outcome, maxima, self._orders.standing())
         if first:
             self._notifier.ready(line)
         else:
@@ -217,7 +230,10 @@ class Daemon:
         scratch = target.with_suffix(".tmp")
         try:
             scratch.write_text(
-                self._snapshots.text(outcome, meters, written_at=time.time()), "utf-8"
+                self._snapshots.text(
+                    outcome, meters, orders=self._orders.standing(), written_at=time.time()
+                ),
+                "utf-8",
             )
             scratch.replace(target)
         except OSError as exc:

@@ -7,7 +7,7 @@ counted again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from swarm.scaler.model import (
@@ -30,6 +30,8 @@ class _Tally:
     """One pool's instances on one host."""
 
     states: Mapping[InstanceState, int]
+    draining: int
+    """Those that would be capacity if their host were not drained."""
     states_since: tuple[float, ...]
     """Of those that are capacity."""
     active: int
@@ -42,14 +44,16 @@ class _Tally:
     boot_time_s: float
 
     @classmethod
-    def of(cls, instances: Iterable[Instance]) -> _Tally:
+    def of(cls, instances: Iterable[Instance], *, drained: bool) -> _Tally:
         instances = tuple(instances)
-        busy = [each for each in instances if each.state is InstanceState.BUSY]
+        staying = [each for each in instances if not (drained and each.state in _CAPACITY)]
+        busy = [each for each in staying if each.state is InstanceState.BUSY]
         active = sum(min(each.active, each.capacity) for each in busy)
         boots = [each.boot_time_s for each in instances if each.boot_time_s is not None]
         return cls(
-            Counter(each.state for each in instances),
-            tuple(each.state_since for each in instances if each.state in _CAPACITY),
+            Counter(each.state for each in staying),
+            draining=len(instances) - len(staying),
+            states_since=tuple(each.state_since for each in staying if each.state in _CAPACITY),
             active=active,
             open=sum(each.capacity for each in busy) - active,
             reserved=sum(each.reserved for each in instances),
@@ -66,20 +70,22 @@ class Tallies:
     """The instances of every host, counted by pool."""
 
     def __init__(self) -> None:
-        self._hosts: dict[str, tuple[tuple[Instance, ...], dict[str, _Tally]]] = {}
+        self._hosts: dict[str, tuple[tuple[Instance, ...], bool, dict[str, _Tally]]] = {}
         self._pools: dict[str, list[_Tally]] = {}
 
-    def count(self, hosts: Mapping[str, HostReport | Unknown]) -> None:
+    def count(
+        self, hosts: Mapping[str, HostReport | Unknown], drained: Container[str] = ()
+    ) -> None:
         """Take in a turn's answers."""
         before, self._hosts, self._pools = self._hosts, {}, {}
         for name, report in hosts.items():
             if not isinstance(report, HostReport):
                 continue
-            known = before.get(name)
-            if known is None or known[0] is not report.instances:
-                known = (report.instances, _by_pool(report.instances))
+            known, is_drained = before.get(name), name in drained
+            if known is None or known[0] is not report.instances or known[1] != is_drained:
+                known = (report.instances, is_drained, _by_pool(report.instances, is_drained))
             self._hosts[name] = known
-            for pool, tally in known[1].items():
+            for pool, tally in known[2].items():
                 self._pools.setdefault(pool, []).append(tally)
 
     def inputs(
@@ -111,6 +117,7 @@ class Tallies:
                 )
             ),
             **{state.value: count for state, count in states.items()},
+            draining=sum(tally.draining for tally in tallies),
             unseen=sum(instance.pool == name for instance in observation.unseen),
             fresh=sum(at >= since for tally in tallies for at in tally.states_since),
             proved=proved,
@@ -124,8 +131,8 @@ class Tallies:
         )
 
 
-def _by_pool(instances: Iterable[Instance]) -> dict[str, _Tally]:
+def _by_pool(instances: Iterable[Instance], drained: bool) -> dict[str, _Tally]:  # noqa: FBT001
     pools: dict[str, list[Instance]] = {}
     for instance in instances:
         pools.setdefault(instance.pool, []).append(instance)
-    return {pool: _Tally.of(own) for pool, own in pools.items()}
+    return {pool: _Tally.of(own, drained=drained) for pool, own in pools.items()}

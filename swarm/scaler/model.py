@@ -133,6 +133,8 @@ class Observation:
     """Brokers that are down for long enough that their pools give way to another broker's."""
     pinned: frozenset[InstanceKey] = frozenset()
     """Instances that people want kept, whatever the policy says."""
+    drained: frozenset[str] = frozenset()
+    """Hosts that people want emptied: nothing is started there."""
 
     def seen_at(self, host: str) -> float:
         """The moment that a host's report is of."""
@@ -221,6 +223,9 @@ class Inputs:
     failed: int = 0
     unreported: int = 0
     """Instances, by state."""
+    draining: int = 0
+    """Starting, idle and busy ones on hosts that are drained. They are no capacity, and none of the
+    three counts above has them: they are stopped once they have nothing to do."""
     unseen: int = 0
     """Instances last seen, not long ago, on hosts that do not answer."""
     fresh: int = 0

@@ -5,13 +5,16 @@ An order outlasts the scaler, so its times are Unix times; `adapters.order_book`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from swarm.scaler.limits import Orders, Override
+from swarm.settings import Settings
 
 VERSION = 1
 
@@ -109,6 +112,37 @@ _SUBJECT = {
     OrderKind.DRAIN: {"host"},
     OrderKind.PIN: {"host", "pool", "number"},
 }
+
+
+def in_force(orders: Collection[Order], settings: Settings) -> Orders:
+    """What they come to for the pools and hosts that there are; of others they keep silent."""
+    overrides: dict[str, list[Override]] = {name: [] for name in settings.pools}
+    for order in orders:
+        match order.kind:
+            case OrderKind.PAUSE_IN | OrderKind.PAUSE_OUT:
+                stops = order.kind is OrderKind.PAUSE_IN
+                pause = Override(order.whose, no_starts=not stops, no_stops=stops)
+                for each in overrides.values():
+                    each.append(pause)
+            case OrderKind.SET if order.pool in overrides:
+                # config.yaml may say less than when it was given.
+                most = settings.pools[order.pool].max_instances
+                count = min(order.instances or 0, most)
+                held = Override(f"set {order.whose}", minimum=count, maximum=count, spare=0)
+                overrides[order.pool].append(held)
+    return Orders(
+        {pool: tuple(each) for pool, each in overrides.items() if each},
+        pinned=frozenset(
+            (order.host, order.pool, order.number)
+            for order in orders
+            if order.host is not None and order.pool is not None and order.number is not None
+        ),
+        drained=frozenset(
+            order.host
+            for order in orders
+            if order.kind is OrderKind.DRAIN and order.host in settings.hosts
+        ),
+    )
 
 
 def show_time(at: float) -> str:

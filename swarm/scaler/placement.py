@@ -7,7 +7,7 @@ same process, with no task ended in between.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm.scaler.model import (
@@ -107,6 +107,7 @@ def plan(
         for name, decision in decisions.items()
         if decision.basis is not None and decision.basis.limits.no_stops is not None
     }
+    actions += _stops_on_drained_hosts(observation, proofs, stay)
     room = _Room(settings, observation, proofs, places, stay)
     room.comes(action.host for action in actions if isinstance(action, Stop))
     for pool, count in short.items():
@@ -125,7 +126,20 @@ def proved_idle(
         instance
         for instance in _proved(observation.instances(pool), observation, proofs)
         if instance.idle_for_s(observation.seen_at(instance.host)) >= scaler.idle_before_stop_s
+        and instance.host not in observation.drained
     ]
+
+
+def _stops_on_drained_hosts(
+    observation: Observation, proofs: Proofs, stay: Collection[str]
+) -> Iterator[Stop]:
+    """Of all that hold nothing, however long they have been idle and whatever waits elsewhere."""
+    for host in sorted(observation.drained):
+        report = observation.hosts.get(host)
+        if isinstance(report, HostReport):
+            for instance in _proved(report.instances, observation, proofs):
+                if instance.pool not in stay:
+                    yield Stop(host, instance.pool, instance.number)
 
 
 def _proved(

@@ -30,6 +30,7 @@ class Places:
 
     def __init__(self, settings: Settings, observation: Observation) -> None:
         self._hosts, self._pools = settings.hosts, settings.pools
+        self._drained = observation.drained
         self._reports = {
             name: report
             for name, report in observation.hosts.items()
@@ -91,6 +92,7 @@ class Places:
         """Whether the host takes starts of the pool once there is room."""
         return (
             self._hosts[host].serves(pool)
+            and host not in self._drained
             and (host, pool) not in self._paused
             and not self._cut_off(host, pool)
         )
@@ -100,6 +102,10 @@ class Places:
         serving = [name for name in self._reports if self._hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
+        drained = [name for name in serving if name in self._drained]
+        if len(drained) == len(serving):
+            return f"drained: {', '.join(sorted(drained))}"
+        serving = [name for name in serving if name not in self._drained]
         cut_off = [name for name in serving if self._cut_off(name, pool)]
         if len(cut_off) == len(serving):
             broker = self._pools[pool].broker

@@ -168,9 +168,10 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
     if desired > settled + max(_MINIMUM_STEP_UP, settled):
         desired = max(running, settled + max(_MINIMUM_STEP_UP, settled))
         limit = f"at most {_MINIMUM_STEP_UP} or double in {case.scaler.scale_up_period_s:g} s"
-    # What stops or is paused still runs, and what cannot be seen may well be working: all of them
-    # count against the maximum.
-    held = inputs.stopping + inputs.paused + inputs.unreported + inputs.unseen
+    # What stops, is paused or drained still runs, and what cannot be seen may well be working: all
+    # of them count against the maximum.
+    no_use = inputs.stopping + inputs.paused + inputs.draining
+    held = no_use + inputs.unreported + inputs.unseen
     ceiling = limits.maximum.count - held
     if desired >= ceiling < wanted:
         desired = max(running, ceiling)

@@ -75,7 +75,7 @@ class Reconciler:
         """
         observation = await self._observe(now, orders)
         self._proofs = placement.gather_proofs(observation, self._proofs)
-        self._tallies.count(observation.hosts)
+        self._tallies.count(observation.hosts, observation.drained)
         decisions = {}
         for name, pool in self._settings.pools.items():
             limits = effective(pool, at, orders.overrides.get(name, ()))
@@ -111,6 +111,7 @@ class Reconciler:
             brokers=conditions,
             confirmed_down=down,
             pinned=orders.pinned,
+            drained=orders.drained,
         )
 
     async def _waiting(

@@ -17,6 +17,7 @@ from swarm.scaler.model import (
     Start,
     Unknown,
 )
+from swarm.scaler.orders import Order, OrderKind
 
 _COUNTS = re.compile(r"[0-9]+ of [0-9]+ starts")
 _HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
@@ -123,8 +124,11 @@ def describe(decision: Decision) -> str:
     return f"{head} ({', '.join(parts)})"
 
 
-def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
-    """`browser 4 of 6, waiting 12; analysis 0 of 2, waiting 0`, with what holds it back."""
+def status_line(outcome: Outcome, maxima: dict[str, int], orders: Iterable[Order] = ()) -> str:
+    """`browser 4 of 6, waiting 12; analysis 0 of 2, waiting 0`, with what holds it back.
+
+    Pins hold nothing back but their own instance, and there may be many.
+    """
     parts = []
     for name, decision in outcome.decisions.items():
         waiting = outcome.observation.waiting[name]
@@ -134,4 +138,5 @@ def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
     away = sorted(h for h, r in outcome.observation.hosts.items() if isinstance(r, Unknown))
     if away:
         held.append(f"away: {', '.join(away)}")
-    return "; ".join([*parts, *held])
+    told = [str(order) for order in orders if order.kind is not OrderKind.PIN]
+    return "; ".join([*parts, *held, *told])

@@ -72,6 +72,12 @@ class Stage:
         if self._app is not None:
             self._app.close()
 
+    def pool(self, name: str) -> dict[str, Any]:
+        """What config.yaml says of it, to be written with changes."""
+        document = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        pool: dict[str, Any] = document["pools"][name]
+        return pool
+
     def write_config(self, **changes: Mapping[str, Any]) -> None:
         document = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         for section, values in changes.items():

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 
-from swarm.status import InstanceStatus
-from tests.builders import make_status
 from tests.integration.flower_process import Flower
 from tests.integration.scaler_process import ScalerProcess, Start
 from tests.integration.stage import Stage
+from tests.integration.status_files import StatusFiles
 from tests.loopback import wait_until
 from tests.stub_systemctl import StubSystemctl
 
@@ -36,40 +31,6 @@ def test_a_second_scaler_says_who_runs_and_touches_nothing(
     assert "READY=1" in start(None).notify.told
 
 
-class Reports:
-    """Status files of instances that do not exist, kept fresh."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._directory = stage.settings.worker.status_directory
-        self._statuses: dict[int, InstanceStatus] = {}
-        self._stop = threading.Event()
-
-    def say(self, number: int, *, busy: bool) -> None:
-        self._statuses[number] = make_status(
-            pool="browser",
-            number=number,
-            host="here",
-            pid=4711,
-            active=int(busy),
-            idle_since=None if busy else time.monotonic() - 60,
-        )
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._keep)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _keep(self) -> None:
-        while not self._stop.wait(0.2):
-            for status in list(self._statuses.values()):
-                replace(status, written_at=time.monotonic()).write(self._directory)
-
-
 @pytest.mark.timeout(240)
 def test_a_kill_at_any_moment_is_repaired_by_the_next_turn(
     stage: Stage, systemctl: StubSystemctl, flower: Flower, start: Start
@@ -78,11 +39,11 @@ def test_a_kill_at_any_moment_is_repaired_by_the_next_turn(
     rng = random.Random(6)
     stage.write_config(
         pools={
-            "browser": {**_pool(stage), "min_instances": 3, "max_instances": 6},
+            "browser": {**stage.pool("browser"), "min_instances": 3, "max_instances": 6},
         },
         scaler={"idle_before_stop_s": 2.0, "stabilisation_s": 0.0, "scale_down_period_s": 0.0},
     )
-    reports = Reports(stage)
+    reports = StatusFiles(stage)
     for number in range(1, 7):
         systemctl.add(f"celery-browser@{number}.service")
         reports.say(number, busy=number <= 2)
@@ -119,11 +80,3 @@ def kill(scaler: ScalerProcess) -> None:
 
 def units(systemctl: StubSystemctl) -> set[str]:
     return {path.name for path in (systemctl.state / "units").iterdir()}
-
-
-def _pool(stage: Stage) -> dict[str, object]:
-    return {
-        "task_type": "browser",
-        "queues": ["browser"],
-        "metrics_port_base": stage.settings.pools["browser"].metrics_port_base,
-    }

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from swarm.scaler.adapters.order_book import OrderBook
-from swarm.scaler.orders import Order, OrderKind
+from swarm.scaler.limits import Orders
+from swarm.scaler.orders import Order, OrderKind, in_force
+from tests.builders import make_settings
 
 #: 2026-03-01 12:00 UTC.
 NOON = 1772366400.0
@@ -275,3 +277,25 @@ def test_a_file_that_cannot_be_kept_aside_is_not_written_over(
     assert path.read_text() == "{"
     assert book.problem is not None
     assert "cannot be kept aside (Read-only file system)" in caplog.text
+
+
+def test_orders_come_to_limits_pins_and_drained_hosts() -> None:
+    at_host = make_settings(hosts={"worker1": {"address": "local", "max_instances": 4}})
+    came = in_force(ALL, at_host)
+    assert came.pinned == {("worker1", "browser", 3)}
+    assert came.drained == {"worker1"}
+    pause_in_, pause_out, held = came.overrides["browser"]
+    assert (pause_in_.no_stops, pause_in_.no_starts) == (True, False)
+    assert (pause_out.no_stops, pause_out.no_starts) == (False, True)
+    assert (held.minimum, held.maximum, held.spare) == (4, 4, 0)
+    assert held.set_by == "set by anna until 2026-03-01 12:10 UTC"
+    assert len(came.overrides["analysis"]) == 2
+
+
+def test_a_number_never_exceeds_what_config_yaml_says_now() -> None:
+    [held] = in_force([hold(40)], make_settings()).overrides["browser"]
+    assert (held.minimum, held.maximum) == (6, 6)
+
+
+def test_orders_for_what_config_yaml_no_longer_has_are_of_no_effect() -> None:
+    assert in_force([hold(4, "gone"), DRAIN], make_settings()) == Orders()
