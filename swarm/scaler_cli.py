@@ -7,11 +7,15 @@ import sys
 import click
 
 from swarm.control_cli import Duration, as_json_option, tell
+from swarm.replay_cli import replay
 
 
 @click.group()
 def scaler() -> None:
     """The daemon that starts and stops instances."""
+
+
+scaler.add_command(replay)
 
 
 @scaler.command("run")

@@ -32,11 +32,13 @@ from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import HANDSHAKES_AT_ONCE, make_runner
 from swarm.scaler.adapters.control_socket import ControlSocket, control_path
+from swarm.scaler.adapters.decision_log import DecisionLog
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.order_book import OrderBook
 from swarm.scaler.control import Control
+from swarm.scaler.decisions import Recorder
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
 from swarm.scaler.orders import in_force
@@ -102,6 +104,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
         self._orders = OrderBook(settings.scaler.data_directory / "orders.json")
+        self._decisions = DecisionLog(settings.scaler.data_directory / "decisions.jsonl")
         self._control = Control(settings, self._orders, clock=time.time, on_order=self._news.set)
 
     async def run(self) -> None:
@@ -116,6 +119,7 @@ class Daemon:
             stack.push_async_callback(self._metrics.close)
             sides = {broker.name: await self._enter(stack, broker) for broker in self._brokers}
             units = await self._watch_hosts(stack)
+            stack.callback(self._decisions.close)
             path = control_path(scaler)
             await stack.enter_async_context(ControlSocket(path, self._control.answer))
             await self._loop(Reconciler(self._settings, sides, units))
@@ -178,22 +182,21 @@ class Daemon:
         return BrokerSide(queues, view, metered=budget is not None)
 
     async def _loop(self, reconciler: Reconciler) -> None:
-        first = True
+        first, recorder = True, Recorder(self._settings.scaler)
         while not self._stop.is_set():
             started_at, worked_s = time.monotonic(), time.process_time()
             self._news.clear()
+            at, orders = datetime.now(UTC), in_force(self._orders.standing(), self._settings)
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
-                    outcome = await reconciler.turn(
-                        started_at,
-                        at=datetime.now(UTC),
-                        orders=in_force(self._orders.standing(), self._settings),
-                    )
+                    outcome = await reconciler.turn(started_at, at=at, orders=orders)
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue
             for accounts in self._accounts.values():
                 await accounts.account(outcome)
+            if (line := recorder.line(outcome, orders, at)) is not None:
+                self._decisions.append(line)
             self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
             first = False
             await self._rest(started_at, worked_s=time.process_time() - worked_s)
