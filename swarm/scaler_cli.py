@@ -19,11 +19,16 @@ scaler.add_command(replay)
 
 
 @scaler.command("run")
-def run() -> None:
-    """Run until told to stop."""
+@click.option("--dry-run", is_flag=True, help="Start and stop nothing; say what it would do.")
+def run(dry_run: bool) -> None:  # noqa: FBT001 - click's
+    """Run until told to stop.
+
+    A dry run is in all else a scaler: the only one here, with its metrics, its socket and its
+    surveys, which give back what vanished workers held.
+    """
     from swarm.scaler.daemon import main as run_scaler
 
-    sys.exit(run_scaler())
+    sys.exit(run_scaler(dry_run=dry_run))
 
 
 @scaler.command("status")

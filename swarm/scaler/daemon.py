@@ -28,21 +28,24 @@ from swarm.environment import (
 )
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.adapters.accounts import BrokerAccounts
+from swarm.scaler.adapters.ages import Ages
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import HANDSHAKES_AT_ONCE, make_runner
 from swarm.scaler.adapters.control_socket import ControlSocket, control_path
 from swarm.scaler.adapters.decision_log import DecisionLog
+from swarm.scaler.adapters.dry_run import DryRunUnits
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.order_book import OrderBook
+from swarm.scaler.aftermath import Aftermath, Event
 from swarm.scaler.control import Control
 from swarm.scaler.decisions import Recorder
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
 from swarm.scaler.orders import in_force
-from swarm.scaler.ports import BrokerSide
+from swarm.scaler.ports import BrokerSide, UnitManager
 from swarm.scaler.reconcile import Reconciler
 from swarm.scaler.snapshot import Snapshots
 from swarm.scaler.story import Narrator, status_line
@@ -63,8 +66,8 @@ _NEWS_SHARE = 0.025
 _SETTLE_S = 20.0
 
 
-def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Run until SIGTERM or SIGINT.
+def main(environ: Mapping[str, str] = os.environ, *, dry_run: bool = False) -> int:
+    """Run until SIGTERM or SIGINT. A dry run starts and stops nothing.
 
     Raises:
         ConfigError: before anything has started.
@@ -78,7 +81,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     level = environ.get("SWARM_LOGLEVEL", "info")
     logs.setup(level, under_systemd=notifier.under_systemd, environ=environ)
     with hold_lock(settings.scaler.data_directory / "scaler.lock"):
-        asyncio.run(Daemon(settings, brokers, notifier, environ).run())
+        asyncio.run(Daemon(settings, brokers, notifier, environ, dry_run=dry_run).run())
     return 0
 
 
@@ -91,13 +94,19 @@ class Daemon:
         brokers: Sequence[Broker],
         notifier: Notifier,
         environ: Mapping[str, str],
+        *,
+        dry_run: bool = False,
     ) -> None:
         self._settings = settings
         self._brokers = brokers
         self._notifier = notifier
         self._environ = environ
-        self._metrics = ScalerMetrics(settings)
-        self._narrator = Narrator()
+        self._dry_run = dry_run
+        self._metrics = ScalerMetrics(settings, dry_run=dry_run)
+        self._aftermath = Aftermath()
+        self._ages = Ages()
+        self._metrics.registry.register(self._ages)
+        self._narrator = Narrator(dry_run=dry_run)
         self._snapshots = Snapshots()
         self._accounts: dict[BrokerName, BrokerAccounts] = {}
         self._snapshot_failed = False
@@ -122,9 +131,15 @@ class Daemon:
             stack.callback(self._decisions.close)
             path = control_path(scaler)
             await stack.enter_async_context(ControlSocket(path, self._control.answer))
-            await self._loop(Reconciler(self._settings, sides, units))
+            await self._loop(Reconciler(self._settings, sides, self._hands(units)))
         self._notifier.stopping("stopped; instances run on")
         log.info("stopped; instances run on")
+
+    def _hands(self, units: Mapping[str, UnitManager]) -> Mapping[str, UnitManager]:
+        if not self._dry_run:
+            return units
+        log.warning("dry run: nothing is started and nothing is stopped")
+        return {name: DryRunUnits(each) for name, each in units.items()}
 
     def _leave(self) -> None:
         self._stop.set()
@@ -182,7 +197,7 @@ class Daemon:
         return BrokerSide(queues, view, metered=budget is not None)
 
     async def _loop(self, reconciler: Reconciler) -> None:
-        first, recorder = True, Recorder(self._settings.scaler)
+        first, recorder = True, Recorder(self._settings.scaler, dry_run=self._dry_run)
         while not self._stop.is_set():
             started_at, worked_s = time.monotonic(), time.process_time()
             self._news.clear()
@@ -213,6 +228,12 @@ class Daemon:
     def _tell(self, outcome: Outcome, *, seconds: float, first: bool) -> None:
         for is_warning, sentence in self._narrator.lines(outcome):
             log.log(logging.WARNING if is_warning else logging.INFO, sentence)
+        for finding in () if self._dry_run else self._aftermath.take(outcome):
+            self._metrics.found(finding)
+            if finding.event is not Event.REVERSAL:
+                log.warning("%s", finding.sentence)
+        orders = self._orders.standing()
+        self._ages.saw(outcome, orders)
         self._control.saw(outcome)
         self._metrics.show(outcome, seconds=seconds)
         meters: dict[str, Meter] = {
@@ -221,7 +242,9 @@ class Daemon:
         self._metrics.show_budgets(meters)
         self._write_snapshot(outcome, meters)
         maxima = {name: pool.max_instances for name, pool in self._settings.pools.items()}
-        line = status_line(outcome, maxima, self._orders.standing())
+        line = status_line(outcome, maxima, orders)
+        if self._dry_run:
+            line = f"dry run: {line}"
         if first:
             self._notifier.ready(line)
         else:

@@ -75,8 +75,8 @@ _ADAPTER = TypeAdapter(TurnRecord)
 class Recorder:
     """Remembers what it told last of each pool."""
 
-    def __init__(self, scaler: ScalerSettings) -> None:
-        self._scaler = scaler
+    def __init__(self, scaler: ScalerSettings, *, dry_run: bool = False) -> None:
+        self._scaler, self._dry_run = scaler, dry_run
         self._told: dict[str, tuple[Decision, Inputs]] = {}
 
     def line(self, outcome: Outcome, orders: Orders, at: datetime) -> str | None:
@@ -99,6 +99,7 @@ class Recorder:
             "scale_up_period_s": self._scaler.scale_up_period_s,
             "pools": pools,
             "actions": [_action(result) for result in outcome.results],
+            **({"dry_run": True} if self._dry_run else {}),
         }
         return json.dumps(document, separators=(",", ":"))
 

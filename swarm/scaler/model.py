@@ -70,6 +70,8 @@ class Instance:
     """What it has asked of a metered broker since it started; None where nobody counts."""
     misconfigured: bool = False
     """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
+    killed: bool = False
+    """It failed by a signal, such as SIGKILL when its stop took longer than its unit allows."""
 
     @property
     def key(self) -> InstanceKey:

@@ -62,6 +62,12 @@ class Order:
         return (self.kind, self.pool, self.host, self.number)
 
     @property
+    def subject(self) -> str:
+        """The same for people and labels: `browser`, `worker1`, `worker1 browser 3`, or empty."""
+        parts = (self.host, self.pool, self.number)
+        return " ".join(str(part) for part in parts if part is not None)
+
+    @property
     def what(self) -> str:
         """`scaling in is paused`, `browser is held at 4`."""
         match self.kind:

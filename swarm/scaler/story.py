@@ -26,7 +26,9 @@ _HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREP
 class Narrator:
     """Tells each change once: what repeats itself from turn to turn is not said again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self._dry_run = dry_run
+        self._would: set[tuple[str, str]] = set()
         self._told: dict[str, tuple[object, ...]] = {}
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
@@ -82,6 +84,9 @@ class Narrator:
         self._troubled = set(troubled)
 
     def _action_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
+        if self._dry_run:
+            yield from self._would_lines(results)
+            return
         for result in results:
             action = result.action
             verb = "start" if isinstance(action, Start) else "stop"
@@ -91,6 +96,19 @@ class Narrator:
             elif self._errors.get((verb, unit)) != result.error:
                 yield True, f"{verb} {unit} failed: {result.error}"
             self._errors[verb, unit] = result.error
+
+    def _would_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
+        """What nobody does is decided anew in every turn, and told once."""
+        would = {
+            (
+                "start" if isinstance(result.action, Start) else "stop",
+                f"celery-{result.action.pool}@{result.action.number} on {result.action.host}",
+            )
+            for result in results
+        }
+        for verb, unit in sorted(would - self._would):
+            yield False, f"would {verb} {unit}"
+        self._would = would
 
 
 def _gist(decision: Decision) -> tuple[object, ...]:

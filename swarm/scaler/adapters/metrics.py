@@ -15,18 +15,24 @@ from prometheus_client.exposition import generate_latest
 
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError, Problem
+from swarm.scaler.aftermath import Event, Finding
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Unknown
 from swarm.settings import Settings
 
 _NEVER = object()
+_FINDINGS = {
+    Event.KILL: ("kills", "Instances that a signal ended as they were stopped; must be 0."),
+    Event.LATE_TASK: ("late_tasks", "Stops that waited for a task that had slipped in."),
+    Event.REVERSAL: ("reversals", "Starts within 300 s after a stop."),
+}
 
 
 class ScalerMetrics:
     """Counts turns and serves `/metrics` and `/sd`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, dry_run: bool = False) -> None:
+        self._settings, self._dry_run = settings, dry_run
         self._outcome: Outcome | None = None
         self._shown: dict[str, tuple[object, Counts[tuple[str, InstanceState]]]] = {}
         self._runner: web.AppRunner | None = None
@@ -49,6 +55,14 @@ class ScalerMetrics:
             ["pool", "host", "verb", "result"],
             registry=self.registry,
         )
+        self._findings = {
+            event: Counter(f"swarm_scaler_{name}", text, ["pool"], registry=self.registry)
+            for event, (name, text) in _FINDINGS.items()
+        }
+        for counter in self._findings.values():
+            # From the first scrape on, so that an increase is seen.
+            for pool in settings.pools:
+                counter.labels(pool)
         self._surveys = Counter(
             "swarm_scaler_surveys",
             "Surveys of a broker, by result.",
@@ -110,9 +124,10 @@ class ScalerMetrics:
             self._show_host(host, report)
         for result in outcome.results:
             verb = "start" if isinstance(result.action, Start) else "stop"
-            self._actions.labels(
-                result.action.pool, result.action.host, verb, "failed" if result.error else "done"
-            ).inc()
+            came_to = "failed" if result.error else "done"
+            if self._dry_run:
+                came_to = "dry-run"
+            self._actions.labels(result.action.pool, result.action.host, verb, came_to).inc()
 
     def _show_host(self, host: str, report: HostReport | Unknown) -> None:
         """Set what has changed: a thousand hosts have some thousands of gauges."""
@@ -127,6 +142,9 @@ class ScalerMetrics:
             self._instances.labels(pool, host, state).set(count)
         self._host_up.labels(host).set(shown is not None)
         self._shown[host] = (shown, counts)
+
+    def found(self, finding: Finding) -> None:
+        self._findings[finding.event].labels(finding.pool).inc()
 
     def show_budgets(self, meters: Mapping[str, Meter]) -> None:
         # Who has asked nothing since the reset has no figure; last month's would stay.
