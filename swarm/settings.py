@@ -121,6 +121,10 @@ class PoolSettings(_Section):
     """Instances never exceeded, over all hosts."""
     spare: int = Field(default=0, ge=0)
     """Idle instances kept beyond the busy ones, for bursts shorter than a start."""
+    blind_instances: int = Field(default=0, ge=0)
+    """Instances up to which the pool grows while nobody knows how much waits, one in 30 s as long
+    as none is idle. With hosts away too it is brought up to them after 10 minutes. 0: it waits for
+    whoever knows."""
     schedules: tuple[ScheduleSettings, ...] = Field(default=(), strict=False)
     """Hours in which other numbers hold."""
     concurrency: int = Field(default=1, ge=1, le=64)
@@ -164,20 +168,21 @@ class ScalerSettings(_Section):
 
     interval_s: float = Field(default=2.0, ge=0.5, le=20)
     """Seconds between two turns; one comes earlier when a host tells of a change."""
-    target_wait_s: float = Field(default=15.0, gt=0)
-    """Seconds a task may wait in the queue; the number of instances is chosen to keep to it."""
-    idle_before_stop_s: float = Field(default=120.0, ge=2)
-    """Seconds an instance must have been idle before it may be stopped."""
-    stabilisation_s: float = Field(default=120.0, ge=0)
-    """The highest need of this many seconds is kept, so that gaps between bursts stop nothing."""
-    scale_down_period_s: float = Field(default=30.0, ge=0)
-    """Seconds between two steps down."""
-    scale_down_percent: int = Field(default=25, ge=1, le=100)
-    """Share of the instances that one step down may stop; always at least one."""
+    target_wait_s: float = Field(default=3.0, gt=0)
+    """Seconds a task may wait in the queue; the number of instances is chosen to keep to it. What
+    waits for an instance to start waits longer."""
+    stabilisation_s: float = Field(default=60.0, ge=0)
+    """As many instances are kept as the work of this many seconds had use for; see `reserve`."""
+    reserve: float = Field(default=1.75, ge=0, le=10)
+    """Instances kept beyond the mean of those in use, as a multiple of its square root: that is by
+    how much the need goes up and down by chance."""
     scale_up_period_s: float = Field(default=10.0, gt=0)
     """Seconds over which starts are counted for the limit on steps up."""
-    host_starts_per_turn: int = Field(default=2, ge=1)
-    """Starts on one host in `interval_s`: browsers that start together share its processors."""
+    scale_up_at_least: int = Field(default=100, ge=1)
+    """Starts of a pool in `scale_up_period_s`, or as many as run already if those are more."""
+    host_starts_at_once: int = Field(default=10, ge=1)
+    """Instances that may be starting on one host at the same time: browsers that start together
+    share its processors."""
     command_timeout_s: float = Field(default=10.0, gt=0, le=20)
     """Seconds one command on a host may take before the host counts as unknown."""
     unseen_counts_s: float = Field(default=300.0, ge=0)

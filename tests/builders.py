@@ -18,6 +18,8 @@ BROWSER = {"task_type": "browser", "queues": ["browser"], "metrics_port_base": 9
 NOW = 1000.0
 #: The same by the calendar: a Friday.
 AT = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+#: A scaler that lets tasks wait, so that a few instances do for many.
+UNHURRIED = {"target_wait_s": 15}
 ANALYSIS = {"task_type": "analysis", "queues": ["analysis"], "metrics_port_base": 9200}
 
 

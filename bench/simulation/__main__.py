@@ -37,7 +37,7 @@ def main() -> int:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="our scaler's settings, as in config.yaml: idle_before_stop_s=30",
+        help="our scaler's settings, as in config.yaml: stabilisation_s=30",
     )
     parser.add_argument("--plots", type=Path, default=_PLOTS, help="where the pictures go")
     parser.add_argument(

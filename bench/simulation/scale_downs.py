@@ -1,6 +1,6 @@
 """Many stops by the real policy over random histories, and the tasks that they interrupted.
 
-The windows are 15 times shorter than the defaults, so that an hour has many stops. The world obeys
+The window is 15 times shorter than the default, so that an hour has many stops. The world obeys
 the product's rules (an instance that is asked to stop ends what it has), so what the policy adds
 is how rarely that is needed: stops that met a task are counted too.
 """
@@ -19,11 +19,7 @@ from swarm.settings import ScalerSettings
 
 _SHORTER = 15
 _DEFAULTS = ScalerSettings()
-SHORT_WINDOWS = ScalerSettings(
-    idle_before_stop_s=_DEFAULTS.idle_before_stop_s / _SHORTER,
-    stabilisation_s=_DEFAULTS.stabilisation_s / _SHORTER,
-    scale_down_period_s=_DEFAULTS.scale_down_period_s / _SHORTER,
-)
+SHORT_WINDOWS = ScalerSettings(stabilisation_s=_DEFAULTS.stabilisation_s / _SHORTER)
 
 
 @dataclass(frozen=True, slots=True)

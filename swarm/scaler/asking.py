@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from swarm.delivery.survey import Attention
 from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
-from swarm.settings import PoolSettings, ScalerSettings
+from swarm.settings import PoolSettings
 
 #: Longest time in seconds between two looks at a metered broker while tasks wait there and all of a
 #: pool is busy; it grows to this, and with the stretch of the budget beyond.
@@ -22,6 +22,9 @@ METERED_LOOK_S = 30.0
 
 #: A pool at zero is looked at once in this share of the time since it last had work.
 _CALM_SHARE = 0.25
+
+#: No turn has decided yet.
+NOTHING_KEPT: Mapping[str, int] = {}
 
 #: What runs or may run, whether it waits for messages or not.
 _RUNS = {
@@ -82,32 +85,33 @@ def tended(pools: Mapping[str, PoolSettings], instances: Iterable[Instance]) -> 
     )
 
 
-def may_shrink(
-    pool: PoolSettings, scaler: ScalerSettings, instances: Iterable[Instance], *, now: float
-) -> bool:
-    """Whether there are more of its instances than it keeps, and one is idle for long enough."""
+def may_shrink(kept: int | None, instances: Iterable[Instance]) -> bool:
+    """Whether more of a pool's instances run than the last turn kept, and one of them is idle.
+
+    Else none is stopped in this turn; nor is before any turn has decided.
+    """
     running = [instance for instance in instances if instance.state in _RUNS]
-    busy = sum(instance.state is InstanceState.BUSY for instance in running)
-    return len(running) > max(pool.min_instances, busy + pool.spare) and any(
-        instance.idle_for_s(now) >= scaler.idle_before_stop_s for instance in running
+    return (
+        kept is not None
+        and len(running) > kept
+        and any(instance.state is InstanceState.IDLE for instance in running)
     )
 
 
 def choose(
     pools: Mapping[str, PoolSettings],
-    scaler: ScalerSettings,
     instances: Collection[Instance],
     *,
-    now: float,
+    kept: Mapping[str, int] = NOTHING_KEPT,
     quiet: Collection[str] = (),
     doubted: Collection[str] = (),
     metered: bool = False,
 ) -> dict[str, Source]:
     """Whom to ask about each pool.
 
-    `quiet` are queues whose bells would have rung if anything were waiting, `doubted` those in
-    which something was seen waiting although an instance waits on them. A metered broker is asked
-    itself: Flower asks it seven times as much.
+    `kept` is how many instances the last turn kept of each. `quiet` are queues whose bells would
+    have rung if anything were waiting, `doubted` those in which something was seen waiting although
+    an instance waits on them. A metered broker is asked itself: Flower asks it seven times as much.
     """
     waited_on = tended(pools, instances)
     running = _running(instances)
@@ -117,7 +121,7 @@ def choose(
         own = [instance for instance in instances if instance.pool == name]
         if waited_on.issuperset(pool.queues):
             sure = not set(doubted).intersection(pool.queues)
-            return Source.NOBODY if sure and not may_shrink(pool, scaler, own, now=now) else teller
+            return Source.NOBODY if sure and not may_shrink(kept.get(name), own) else teller
         if name in running and not metered:
             return Source.FLOWER
         if waited_on.union(quiet).issuperset(pool.queues):

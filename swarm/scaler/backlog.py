@@ -42,12 +42,15 @@ class Backlog:
         self._cleared: dict[str, float] = {}
 
     async def waiting(
-        self, now: float, hosts: Mapping[str, HostReport | Unknown]
+        self,
+        now: float,
+        hosts: Mapping[str, HostReport | Unknown],
+        kept: Mapping[str, int] = asking.NOTHING_KEPT,
     ) -> dict[str, int | Unknown]:
-        """Tasks in each pool's queues."""
+        """Tasks in each pool's queues; `kept` is how many instances of each the last turn kept."""
         hosts = asking.without(hosts, self._elsewhere)
         self._view.attend(asking.attention(self._pools, hosts, metered=self._metered))
-        lengths = await self._lengths(now, hosts)
+        lengths = await self._lengths(now, hosts, kept)
         return {name: _total(pool.queues, lengths) for name, pool in self._pools.items()}
 
     def given_up(
@@ -63,14 +66,16 @@ class Backlog:
         return dict.fromkeys(self._pools, Unknown(reason))
 
     async def _lengths(
-        self, now: float, hosts: Mapping[str, HostReport | Unknown]
+        self,
+        now: float,
+        hosts: Mapping[str, HostReport | Unknown],
+        kept: Mapping[str, int],
     ) -> Mapping[str, int | Unknown]:
         pools, piled = self._pools, self._view.piled()
         sources = asking.choose(
             pools,
-            self._scaler,
             asking.reported(hosts),
-            now=now,
+            kept=kept,
             quiet=self._view.quiet(),
             doubted=[queue for queue, at in piled.items() if self._cleared.get(queue) != at],
             metered=self._metered,

@@ -156,7 +156,7 @@ class Control:
             raise ConfigError.of("N", str(count), expected)
         order = Order(OrderKind.SET, by, now, now + request.for_s, pool=pool, instances=count)
         standing = self._orders.standing()
-        way = prospect.of_set(pool, count, self._settings, self._outcome, standing)
+        way = prospect.of_set(pool, count, self._outcome, standing)
         return self._give([order], way)
 
     def _most(self, pool: str) -> int:

@@ -42,6 +42,8 @@ class PoolRecord:
     cause: Cause
     reason: str
     limit: str | None = None
+    pace: float = 0.0
+    """Tasks that ended in a second, by the turns before."""
     overrides: tuple[Override, ...] = ()
     """What people wanted instead of config.yaml."""
 
@@ -63,9 +65,8 @@ class TurnRecord:
     """One line. `at` is Unix time."""
 
     at: float
-    idle_before_stop_s: float
     scale_up_period_s: float
-    """Two settings that have gone into the inputs."""
+    """A setting that has gone into the inputs."""
     pools: Mapping[str, PoolRecord]
 
 
@@ -95,7 +96,6 @@ class Recorder:
         document = {
             "version": VERSION,
             "at": round(at.timestamp(), 3),
-            "idle_before_stop_s": self._scaler.idle_before_stop_s,
             "scale_up_period_s": self._scaler.scale_up_period_s,
             "pools": pools,
             "actions": [_action(result) for result in outcome.results],
@@ -116,17 +116,21 @@ class Recorder:
 
 
 def _gist(decision: Decision) -> tuple[object, ...]:
-    """What makes a decision another one; how many wait changes all the time."""
-    return (decision.cause, decision.running, decision.desired, decision.limit)
+    """What makes a decision another one. How long each number was needed decides later ones."""
+    made = decision.basis and decision.basis.reckoning
+    needed = (made.need, made.keep) if made else None
+    return (decision.cause, decision.running, decision.desired, decision.limit, needed)
 
 
 def _pool(decision: Decision, inputs: Inputs, overrides: Iterable[Override]) -> dict[str, Any]:
+    made = decision.basis and decision.basis.reckoning
     document = {
         "inputs": _without_defaults(asdict(inputs), _INPUTS),
         **{
             name: getattr(decision, name)
             for name in ("direction", "running", "desired", "wanted", "cause", "reason", "limit")
         },
+        "pace": made.pace or None if made else None,
         "overrides": [_without_defaults(asdict(each), _OVERRIDE) for each in overrides],
     }
     return {name: value for name, value in document.items() if value not in (None, [])}

@@ -6,8 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from swarm.scaler.model import Basis, Cause, Decision, Inputs, Reckoning, Unknown
-from swarm.scaler.policy import reckon
+from swarm.scaler.demand import reckon, with_pace
+from swarm.scaler.model import (
+    Basis,
+    Cause,
+    Decision,
+    Inputs,
+    PoolMemory,
+    Reckoning,
+    Unknown,
+)
 from swarm.scaler.story import describe
 from swarm.settings import PoolSettings, ScalerSettings
 
@@ -74,22 +82,24 @@ def _formula(basis: Basis, made: Reckoning, waiting: int, scaler: ScalerSettings
         f"times: a task takes {made.service_time_s:.3g} s ({task}), "
         f"a start {made.boot_time_s:.3g} s ({start})"
     )
+    yield f"pace: {made.pace:.3g} tasks end in a second"
     yield (
-        f"k: ({scaler.target_wait_s:g} - {made.boot_time_s:.3g}) / {made.service_time_s:.3g} = "
-        f"{made.tasks_each:.3g} tasks that a busy place takes within target_wait_s"
+        f"k: int(({scaler.target_wait_s:g} - {made.boot_time_s:.3g}) / {made.service_time_s:.3g}) "
+        f"= {made.tasks_each} tasks that a new place takes after its first, within target_wait_s"
     )
-    left = max(0.0, waiting - inputs.open - inputs.active * made.tasks_each)
+    left = max(0.0, waiting - inputs.open - made.pace * scaler.target_wait_s)
     yield (
-        f"left: {waiting} waiting - {inputs.open} free places - {inputs.active} busy x "
-        f"{made.tasks_each:.3g} = {left:.3g}"
+        f"left: {waiting} waiting - {inputs.open} free places of busy instances - "
+        f"{made.pace:.3g} x {scaler.target_wait_s:g} s = {left:.3g}"
     )
     yield (
-        f"need: {inputs.busy} busy + ceil({left:.3g} / (1 + {made.tasks_each:.3g}) / "
+        f"need: {inputs.busy} busy + ceil({left:.3g} / (1 + {made.tasks_each}) / "
         f"{inputs.capacity}) = {made.need}"
     )
     yield (
-        f"keep: the highest need of {scaler.stabilisation_s:g} s + spare {limits.spare.count}, "
-        f"at least {limits.minimum.count} = {made.keep}"
+        f"keep: the most of need + spare {made.need + limits.spare.count}, minimum "
+        f"{limits.minimum.count} and {made.worth} worth keeping by the last "
+        f"{scaler.stabilisation_s:g} s, at most {limits.maximum.count} = {made.keep}"
     )
 
 
@@ -133,9 +143,11 @@ def _waiting_for(
     instances: int, basis: Basis, pool: PoolSettings, scaler: ScalerSettings
 ) -> int | None:
     """The fewest waiting tasks with which so many are needed, all else as it is."""
+    pace = basis.reckoning.pace if basis.reckoning else 0.0
+    memory = with_pace(PoolMemory(), basis.inputs, pace)
 
     def suffices(waiting: int) -> bool:
-        made = reckon(pool, scaler, basis.inputs, basis.limits, waiting)
+        made, _ = reckon(pool, scaler, basis.inputs, basis.limits, waiting, memory)
         return made.need + basis.limits.spare.count >= instances
 
     low, high = 0, _MOST_WAITING
@@ -172,15 +184,12 @@ def _to_know(inputs: Inputs) -> str | None:
 
 
 def _to_be_too_many(decision: Decision, basis: Basis, scaler: ScalerSettings) -> str:
-    idle = f"one has been idle for {scaler.idle_before_stop_s:g} s"
     match decision.cause:
         case Cause.WARMING_UP:
             return "no sooner than in the next turn, when all has been known twice"
         case Cause.NOT_IDLE:
-            return f"when {idle}"
-        case Cause.SURPLUS:
-            return f"once {scaler.scale_down_period_s:g} s have passed since the last step down"
+            return "when one has proved idle, by two reports 2 s apart"
         case _:
-            most = max(0, basis.inputs.running - 1 - basis.limits.spare.count)
+            fewer = basis.inputs.running - 1
             window_s = scaler.stabilisation_s
-            return f"when at most {most} were needed for {window_s:g} s and {idle}"
+            return f"when the last {window_s:g} s make no more than {fewer} worth keeping"

@@ -179,6 +179,7 @@ class Cause(StrEnum):
     HOST_AWAY = "host-away"
     UNREPORTED = "unreported"
     WARMING_UP = "warming-up"
+    BLIND = "blind"
     STARTS_PAUSED = "starts-paused"
     STOPS_PAUSED = "stops-paused"
 
@@ -267,12 +268,17 @@ class Reckoning:
 
     service_time_s: float
     boot_time_s: float
-    tasks_each: float
-    """What a busy place takes from the queue within the target wait, `k` in the documentation."""
+    pace: float
+    """Tasks that the instances end in a second."""
+    tasks_each: int
+    """What a new place takes from the queue within the target wait after its first task, `k` in the
+    documentation."""
     need: int
     """Instances that the work needs."""
+    worth: int
+    """Instances that what was needed lately makes worth keeping."""
     keep: int
-    """Instances that are kept for what was needed lately, and for minimum and spare."""
+    """The most of these, and of minimum and spare, within the maximum: so many are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +315,15 @@ class PoolMemory:
     """What the policy remembers of a pool between turns."""
 
     needs: tuple[tuple[float, int], ...] = ()
-    """(time, instances needed), for the stabilisation window."""
-    last_step_down_at: float | None = None
+    """(time, instances needed from then on), for the stabilisation window."""
+    ends: tuple[tuple[float, float], ...] = ()
+    """(time, tasks that the instances have done), of the last seconds."""
+    keep: int | None = None
+    """Instances that were kept in the turn before; None before the first."""
+    blind_since: float | None = None
+    """Since when neither the queue nor all instances are known; None when something is."""
+    last_blind_start_at: float | None = None
+    """When something was last started without knowing what waits."""
     fresh_turns: int = 0
     """Turns in a row in which everything was known."""
 

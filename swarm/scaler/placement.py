@@ -22,7 +22,7 @@ from swarm.scaler.model import (
     Stop,
 )
 from swarm.scaler.places import Places
-from swarm.settings import ScalerSettings, Settings
+from swarm.settings import Settings
 
 #: Seconds between the two reports that prove an instance idle.
 IDLE_PROOF_GAP_S = 2.0
@@ -75,7 +75,6 @@ def plan(
     proofs: Proofs,
 ) -> Plan:
     """The actions of one turn, over all pools, within every host's limits."""
-    scaler = settings.scaler
 
     def on_fallback(pool: str) -> bool:
         return settings.pools[pool].broker == "fallback"
@@ -97,7 +96,7 @@ def plan(
                     f"{places.why_not(decision.pool)}"
                 )
         elif decision.direction is Direction.DOWN:
-            victims = proved_idle(decision.pool, scaler, observation, proofs)[
+            victims = proved_idle(decision.pool, observation, proofs)[
                 : decision.running - decision.desired
             ]
             actions += [Stop(victim.host, victim.pool, victim.number) for victim in victims]
@@ -118,16 +117,14 @@ def plan(
     return Plan(tuple(actions), tuple(notes))
 
 
-def proved_idle(
-    pool: str, scaler: ScalerSettings, observation: Observation, proofs: Proofs
-) -> list[Instance]:
+def proved_idle(pool: str, observation: Observation, proofs: Proofs) -> list[Instance]:
     """The pool's instances that may be stopped, the best to stop first."""
-    return [
+    staying = [
         instance
-        for instance in _proved(observation.instances(pool), observation, proofs)
-        if instance.idle_for_s(observation.seen_at(instance.host)) >= scaler.idle_before_stop_s
-        and instance.host not in observation.drained
+        for instance in observation.instances(pool)
+        if instance.host not in observation.drained
     ]
+    return _proved(staying, observation, proofs)
 
 
 def _stops_on_drained_hosts(

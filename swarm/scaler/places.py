@@ -12,9 +12,6 @@ from swarm.settings import MAX_INSTANCE_NUMBER, Settings
 #: changes until somebody mends it.
 FAILED_PAUSE_S = 60.0
 MISCONFIGURED_PAUSE_S = 600.0
-#: A turn may come early, because of news. Starts younger than this share of the interval are those
-#: of the turn before, and count as of this one.
-_SHARE_OF_INTERVAL = 0.75
 _HOLDS_A_PLACE = {
     InstanceState.STARTING,
     InstanceState.IDLE,
@@ -40,14 +37,9 @@ class Places:
         for name, report in self._reports.items():
             held = sum(instance.state in _HOLDS_A_PLACE for instance in report.instances)
             self._free[name] = self._hosts[name].max_instances - held
-        recent_s = settings.scaler.interval_s * _SHARE_OF_INTERVAL
         self._starts_left = {
-            name: settings.scaler.host_starts_per_turn
-            - sum(
-                instance.state is InstanceState.STARTING
-                and instance.state_for_s(observation.now) < recent_s
-                for instance in report.instances
-            )
+            name: settings.scaler.host_starts_at_once
+            - sum(instance.state is InstanceState.STARTING for instance in report.instances)
             for name, report in self._reports.items()
         }
         self._paused = {

@@ -1,15 +1,15 @@
 """How many instances each pool should have. Pure: all that it reads is handed to it.
 
-Up at once, by how many tasks would otherwise wait too long. Down slowly, only to what was
-needed during the whole stabilisation window, and never on anything unknown.
+Up at once, by how many tasks would otherwise wait too long. Down at once too, to what the work
+of the stabilisation window makes worth keeping, but never on anything unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 
+from swarm.scaler.demand import reckon
 from swarm.scaler.model import (
     Basis,
     BrokerCondition,
@@ -27,8 +27,10 @@ from swarm.settings import PoolSettings, ScalerSettings
 #: Turns in which all was known before anything may be stopped: after a restart of the scaler the
 #: first picture may be of a moment in which a worker has just taken a task.
 FRESH_TURNS_BEFORE_DOWN = 2
-#: A step up may at least be this large, however few instances run.
-_MINIMUM_STEP_UP = 4
+#: Seconds between two starts while nobody knows how much waits.
+BLIND_STEP_S = 30.0
+#: Seconds for which nothing is started while the instances are unknown too.
+BLIND_FREEZE_S = 600.0
 
 
 def confirmed_down(brokers: Mapping[str, BrokerCondition], confirm_down_s: float) -> frozenset[str]:
@@ -93,68 +95,58 @@ def decide(
     )
     memory = replace(memory, fresh_turns=memory.fresh_turns + 1 if everything_known else 0)
     if inputs.down is not None:
+        memory = replace(memory, blind_since=None)
         # An instance that is started could do nothing, and would take a place.
         reason = f"holding: {inputs.down}"
         return case.decision(Cause.BROKER_DOWN, reason, wanted=inputs.running), memory
     if isinstance(waiting, Unknown):
-        return _on_unknown_queue(case, waiting), memory
-
-    recent = [(at, n) for at, n in memory.needs if inputs.now - at <= scaler.stabilisation_s]
-    reckoning = reckon(pool, scaler, inputs, limits, waiting, [need for _, need in recent])
-    memory = replace(memory, needs=(*recent, (inputs.now, reckoning.need)))
+        return _blindly(case, waiting, memory)
+    memory = replace(memory, blind_since=None)
+    reckoning, memory = reckon(pool, scaler, inputs, limits, waiting, memory)
+    # What is only now too many is stopped in the next turn: whether tasks wait was not asked of
+    # anybody but the instances if the turn before kept them all.
+    keep = max(reckoning.keep, reckoning.keep if memory.keep is None else memory.keep)
+    memory = replace(memory, keep=reckoning.keep)
     case = replace(case, reckoning=reckoning)
     wanted = max(limits.minimum.count, reckoning.need + limits.spare.count)
-    if reckoning.need + limits.spare.count > inputs.running:
-        return _up(case, f"{waiting} waiting", wanted, Cause.BACKLOG), memory
-    if inputs.present < limits.minimum.count:
-        missing = wanted - inputs.unreported
-        return _up(case, "fewer than the minimum run", missing, Cause.MINIMUM), memory
-    decision = _down(case, memory, wanted, reckoning.keep)
-    if decision.direction is Direction.DOWN:
-        memory = replace(memory, last_step_down_at=inputs.now)
-    return decision, memory
+    if inputs.running <= limits.maximum.count:
+        if reckoning.need + limits.spare.count > inputs.running:
+            return _up(case, f"{waiting} waiting", wanted, Cause.BACKLOG), memory
+        if inputs.present < limits.minimum.count:
+            missing = wanted - inputs.unreported
+            return _up(case, "fewer than the minimum run", missing, Cause.MINIMUM), memory
+    return _down(case, memory, wanted, keep), memory
 
 
-def reckon(
-    pool: PoolSettings,
-    scaler: ScalerSettings,
-    inputs: Inputs,
-    limits: Limits,
-    waiting: int,
-    recent_needs: Sequence[int] = (),
-) -> Reckoning:
-    """Instances that this work needs, and how many are kept.
+def _blindly(case: _Case, waiting: Unknown, memory: PoolMemory) -> tuple[Decision, PoolMemory]:
+    """Nobody knows how much waits: nothing is stopped, and little is started.
 
-    A place that is busy now takes `k` of the waiting tasks within the target wait: the target
-    less the time a start takes, over the time a task takes. What is left needs places of its
-    own, each of which takes 1 + k. So long tasks give an exact count and short ones a backlog
-    per worker.
+    With all hosts known, what the minimum asks for, and then one after the other while none is
+    idle; else nothing for ten minutes.
     """
-    service_time_s, boot_time_s = times_s(pool, inputs)
-    tasks_each = max(0.0, scaler.target_wait_s - boot_time_s) / service_time_s
-    left = max(0.0, waiting - inputs.open - inputs.active * tasks_each)
-    need = inputs.busy + ceil(left / (1 + tasks_each) / inputs.capacity)
-    keep = max(limits.minimum.count, max([need, *recent_needs]) + limits.spare.count)
-    return Reckoning(service_time_s, boot_time_s, tasks_each, need, keep)
-
-
-def times_s(pool: PoolSettings, inputs: Inputs) -> tuple[float, float]:
-    """Of a task and of a start: as measured, else as the configuration expects."""
-    service_time_s, boot_time_s = inputs.service_time_s, inputs.boot_time_s
-    return (
-        pool.expected_service_time_s if service_time_s is None else max(0.01, service_time_s),
-        pool.expected_boot_time_s if boot_time_s is None else boot_time_s,
-    )
-
-
-def _on_unknown_queue(case: _Case, waiting: Unknown) -> Decision:
-    """Nothing is stopped; nothing is started but what the minimum asks for on a known fleet."""
-    inputs, minimum = case.inputs, case.limits.minimum.count
-    if inputs.present < minimum and not inputs.away:
-        missing = minimum - inputs.unreported
-        return _up(case, "fewer than the minimum run", missing, Cause.MINIMUM)
-    reason = f"holding: queue length unknown ({waiting.reason})"
-    return case.decision(Cause.QUEUE_UNKNOWN, reason, wanted=inputs.running)
+    inputs, limits = case.inputs, case.limits
+    reason = f"queue length unknown ({waiting.reason})"
+    is_known = not inputs.away and not inputs.unreported
+    since = None if is_known else inputs.now if memory.blind_since is None else memory.blind_since
+    memory = replace(memory, blind_since=since)
+    if inputs.present < limits.minimum.count and not inputs.away:
+        missing = limits.minimum.count - inputs.unreported
+        return _up(case, "fewer than the minimum run", missing, Cause.MINIMUM), memory
+    last = memory.last_blind_start_at
+    if since is not None:
+        is_due = inputs.now - since >= BLIND_FREEZE_S
+        count = case.pool.blind_instances - inputs.unreported - inputs.unseen
+    else:
+        is_due = not (inputs.idle or inputs.starting) and (
+            last is None or inputs.now - last >= BLIND_STEP_S
+        )
+        count = min(case.pool.blind_instances, inputs.running + 1)
+    if is_due and count > inputs.running:
+        decision = _up(case, reason, count, Cause.BLIND)
+        if decision.direction is Direction.UP:
+            memory = replace(memory, last_blind_start_at=inputs.now)
+        return decision, memory
+    return case.decision(Cause.QUEUE_UNKNOWN, f"holding: {reason}", wanted=inputs.running), memory
 
 
 def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
@@ -165,9 +157,10 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
         return case.decision(Cause.STARTS_PAUSED, reason, wanted=wanted)
     settled = running - inputs.fresh
     desired, limit = wanted, None
-    if desired > settled + max(_MINIMUM_STEP_UP, settled):
-        desired = max(running, settled + max(_MINIMUM_STEP_UP, settled))
-        limit = f"at most {_MINIMUM_STEP_UP} or double in {case.scaler.scale_up_period_s:g} s"
+    step = max(case.scaler.scale_up_at_least, settled)
+    if desired > settled + step:
+        desired = max(running, settled + step)
+        limit = f"at most {step} starts in {case.scaler.scale_up_period_s:g} s"
     # What stops, is paused or drained still runs, and what cannot be seen may well be working: all
     # of them count against the maximum.
     no_use = inputs.stopping + inputs.paused + inputs.draining
@@ -182,16 +175,16 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
 
 
 def _down(case: _Case, memory: PoolMemory, wanted: int, keep: int) -> Decision:
-    inputs, scaler = case.inputs, case.scaler
+    inputs = case.inputs
     running = inputs.running
 
     def hold(cause: Cause, reason: str) -> Decision:
         return case.decision(cause, reason, wanted=wanted)
 
-    if running <= wanted:
+    if running <= min(wanted, keep):
         return hold(Cause.ENOUGH, "as many as needed")
     if running <= keep:
-        reason = f"{keep} were needed in the last {scaler.stabilisation_s:g} s"
+        reason = f"{keep} are worth keeping, by the last {case.scaler.stabilisation_s:g} s"
         return hold(Cause.STABILISING, reason)
     if case.limits.no_stops is not None:
         reason = f"{running - keep} too many, but stops are paused: {case.limits.no_stops}"
@@ -204,18 +197,12 @@ def _down(case: _Case, memory: PoolMemory, wanted: int, keep: int) -> Decision:
         return hold(Cause.UNREPORTED, reason)
     if memory.fresh_turns < FRESH_TURNS_BEFORE_DOWN:
         return hold(Cause.WARMING_UP, "holding: too early to stop anything")
-    last = memory.last_step_down_at
-    if last is not None and inputs.now - last < scaler.scale_down_period_s:
-        return hold(Cause.SURPLUS, f"{running - keep} too many, waiting for the next step down")
     if inputs.proved == 0:
-        reason = f"{running - keep} too many, none idle for {scaler.idle_before_stop_s:g} s"
-        return hold(Cause.NOT_IDLE, reason)
-    step = max(1, running * scaler.scale_down_percent // 100)
-    count = min(running - keep, inputs.proved, step)
+        return hold(Cause.NOT_IDLE, f"{running - keep} too many, none has proved idle")
+    count = min(running - keep, inputs.proved)
     return case.decision(
         Cause.SURPLUS,
-        f"{keep} needed, {inputs.proved} idle for {scaler.idle_before_stop_s:g} s",
+        f"{keep} kept, {inputs.proved} have proved idle",
         wanted=wanted,
         desired=running - count,
-        limit=None if count == running - keep else f"{count} a step",
     )

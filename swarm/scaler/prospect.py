@@ -22,7 +22,7 @@ def of_pause(kinds: Collection[OrderKind]) -> str:
 
 
 def of_set(
-    pool: str, count: int, settings: Settings, outcome: Outcome | None, orders: Iterable[Order]
+    pool: str, count: int, outcome: Outcome | None, orders: Iterable[Order]
 ) -> Iterator[str]:
     """The way to so many instances of a pool."""
     decision = outcome.decisions.get(pool) if outcome else None
@@ -33,11 +33,7 @@ def of_set(
     if missing > 0:
         yield f"{decision.running} run, {missing} more are started, as fast as the hosts may"
     elif missing < 0:
-        idle_s = settings.scaler.idle_before_stop_s
-        yield (
-            f"{decision.running} run, {-missing} are stopped, each once it has been idle "
-            f"for {idle_s:g} s"
-        )
+        yield f"{decision.running} run, {-missing} are stopped, each once it has proved idle"
     else:
         yield f"{decision.running} run"
     yield from _hindrances(orders, starts=missing > 0, stops=missing < 0)

@@ -89,7 +89,7 @@ class Reconciler:
         self, name: str, pool: PoolSettings, observation: Observation, limits: Limits
     ) -> Decision:
         scaler = self._settings.scaler
-        proved = placement.proved_idle(name, scaler, observation, self._proofs)
+        proved = placement.proved_idle(name, observation, self._proofs)
         inputs = self._tallies.inputs(name, pool, scaler, observation, proved=len(proved))
         decision, self._memories[name] = policy.decide(
             name, pool, scaler, inputs, limits, self._memories[name]
@@ -123,12 +123,15 @@ class Reconciler:
     ) -> Mapping[str, int | Unknown]:
         """How much waits in each pool; the brokers are asked at once."""
         waiting: dict[str, int | Unknown] = {}
+        kept = {
+            name: memory.keep for name, memory in self._memories.items() if memory.keep is not None
+        }
         asked = []
         for name, backlog in self._backlogs.items():
             if name in confirmed_down:
                 waiting |= backlog.given_up(now, hosts, conditions[name].describe(name))
             else:
-                asked.append(backlog.waiting(now, hosts))
+                asked.append(backlog.waiting(now, hosts, kept))
         for answer in await asyncio.gather(*asked):
             waiting |= answer
         return waiting

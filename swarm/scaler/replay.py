@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from swarm.scaler import policy
 from swarm.scaler.decisions import UNCHANGED_S, TurnRecord
+from swarm.scaler.demand import with_pace
 from swarm.scaler.limits import effective
 from swarm.scaler.model import Decision, Inputs, PoolMemory
 from swarm.settings import Settings
@@ -22,8 +23,8 @@ _GAP_S = 2.5 * UNCHANGED_S
 
 CANNOT_KNOW = (
     "What this cannot know: how the queues would have gone with other numbers of instances, "
-    "whether hosts had had room, and what happened between two lines (up to 10 s while a pool's "
-    "figures change, 60 s at rest). It tells tendencies, not what would have been."
+    "whether hosts had had room, and what happened between two lines (up to 10 s while other "
+    "figures than the need change, 60 s at rest). It tells tendencies, not what would have been."
 )
 
 
@@ -72,8 +73,9 @@ class PoolReplay:
         self._at, before = at, self._last
         limits = effective(settings.pools[name], datetime.fromtimestamp(at, UTC), told.overrides)
         inputs = with_extra(told.inputs, self._extra)
+        memory = with_pace(self._memory, inputs, told.pace)
         now, self._memory = policy.decide(
-            name, settings.pools[name], settings.scaler, inputs, limits, self._memory
+            name, settings.pools[name], settings.scaler, inputs, limits, memory
         )
         then = told.decision(name)
         if at - self._began_at < settings.scaler.stabilisation_s:
@@ -105,14 +107,14 @@ class Replay:
     """Pools that the new config.yaml does not have."""
     first_at: float | None = None
     last_at: float = 0.0
-    _recorded: set[tuple[float, float]] = field(default_factory=set)
+    _scale_up_periods_s: set[float] = field(default_factory=set)
 
     def differences(self, records: Iterable[TurnRecord]) -> Iterator[Difference]:
         """Line after line; the totals are whole when it ends."""
         for record in records:
             self.first_at = record.at if self.first_at is None else self.first_at
             self.last_at = record.at
-            self._recorded.add((record.idle_before_stop_s, record.scale_up_period_s))
+            self._scale_up_periods_s.add(record.scale_up_period_s)
             for name in record.pools:
                 if name not in self.settings.pools:
                     self.left_out.add(name)
@@ -124,16 +126,14 @@ class Replay:
 
     def caveats(self) -> Iterator[str]:
         """What has to be known to read the result."""
-        scaler = self.settings.scaler
-        own = {
-            "idle_before_stop_s": scaler.idle_before_stop_s,
-            "scale_up_period_s": scaler.scale_up_period_s,
-        }
-        for number, (name, value) in enumerate(own.items()):
-            others = {recorded[number] for recorded in self._recorded} - {value}
-            if others:
-                then = ", ".join(f"{other:g}" for other in sorted(others))
-                yield f"scaler.{name} is {value:g}, but the lines were made with {then}: that stays"
+        own = self.settings.scaler.scale_up_period_s
+        others = self._scale_up_periods_s - {own}
+        if others:
+            then = ", ".join(f"{other:g}" for other in sorted(others))
+            yield (
+                f"scaler.scale_up_period_s is {own:g}, but what was started lately was counted "
+                f"with {then}"
+            )
         if self.left_out:
             yield f"no such pool in the new config.yaml: {', '.join(sorted(self.left_out))}"
         yield CANNOT_KNOW

@@ -239,7 +239,7 @@ async def turned(idle: Idle, seconds: float) -> list[HostReport | Unknown]:
     queues = FakeQueues({"browser": 0, "analysis": 0})
     settings = make_settings(
         hosts={"h1": {"address": "local", "max_instances": 4}},
-        scaler={"idle_before_stop_s": 8, "stabilisation_s": 0, "scale_down_period_s": 0},
+        scaler={"stabilisation_s": 0},
     )
     side = BrokerSide(queues, FakeView(queues))
     reconciler = Reconciler(settings, {"primary": side}, {"h1": idle.units})

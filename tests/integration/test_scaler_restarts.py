@@ -41,7 +41,7 @@ def test_a_kill_at_any_moment_is_repaired_by_the_next_turn(
         pools={
             "browser": {**stage.pool("browser"), "min_instances": 3, "max_instances": 6},
         },
-        scaler={"idle_before_stop_s": 2.0, "stabilisation_s": 0.0, "scale_down_period_s": 0.0},
+        scaler={"stabilisation_s": 0.0},
     )
     reports = StatusFiles(stage)
     for number in range(1, 7):

@@ -10,7 +10,7 @@ import pytest
 from swarm.scaler.asking import attention, choose, max_age_s, tended, without
 from swarm.scaler.model import HostReport, Instance, Unknown
 from swarm.settings import PoolSettings
-from tests.builders import ANALYSIS, NOW, make_instance, make_pool, make_scaler
+from tests.builders import ANALYSIS, make_instance, make_pool
 
 POOLS = {"browser": make_pool(), "analysis": PoolSettings.model_validate(ANALYSIS)}
 AWAY = Unknown("no answer")
@@ -26,7 +26,7 @@ ANALYST = waiting(pool="analysis")
 
 def chosen(*instances: Instance, pool: PoolSettings | None = None, **facts: Any) -> str:
     pools = {**POOLS, "browser": pool or POOLS["browser"]}
-    return choose(pools, make_scaler(), instances, now=NOW, **facts)["browser"].value
+    return choose(pools, instances, **facts)["browser"].value
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,23 @@ def test_silence_is_a_signal_and_doubt_undoes_one(
 
 
 @pytest.mark.parametrize(
+    ("instances", "kept", "source"),
+    [
+        ([waiting(), waiting(2)], 1, "flower"),
+        ([waiting(), BUSY], 1, "flower"),
+        ([waiting(), waiting(2)], 2, "nobody"),
+        # Another turn has to decide first.
+        ([waiting(), waiting(2)], None, "nobody"),
+        ([waiting(), make_instance(2, "stopping")], 1, "nobody"),
+    ],
+)
+def test_somebody_is_asked_before_one_is_stopped(
+    instances: list[Instance], kept: int | None, source: str
+) -> None:
+    assert chosen(*instances, kept={} if kept is None else {"browser": kept}) == source
+
+
+@pytest.mark.parametrize(
     ("instances", "facts", "source"),
     [
         ([waiting()], {}, "nobody"),
@@ -93,7 +110,7 @@ def test_silence_is_a_signal_and_doubt_undoes_one(
         ([BUSY], {"quiet": {"browser"}}, "nobody"),
         ([BUSY], {"quiet": {"analysis"}}, "broker"),
         ([BUSY], {}, "broker"),
-        ([waiting(idle_for_s=600), waiting(2, idle_for_s=600)], {}, "broker"),
+        ([waiting(), waiting(2)], {"kept": {"browser": 1}}, "broker"),
         ([], {}, "broker"),
     ],
 )
@@ -107,23 +124,6 @@ def test_the_bells_of_a_metered_broker_are_heard_while_all_is_busy() -> None:
     hosts = {"h1": HostReport((BUSY, ANALYST))}
     assert attention(POOLS, hosts, metered=True).deserted == {"browser"}
     assert attention(POOLS, hosts).deserted == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("idle_for_s", "pool", "source"),
-    [
-        ([119.9, 119.9], {}, "nobody"),
-        ([600, 5], {}, "flower"),
-        ([600], {"min_instances": 1}, "nobody"),
-        ([600, 600], {"min_instances": 1}, "flower"),
-        ([600, 600], {"spare": 2}, "nobody"),
-    ],
-)
-def test_flower_is_asked_before_anything_is_stopped(
-    idle_for_s: list[float], pool: dict[str, Any], source: str
-) -> None:
-    instances = [waiting(n, idle_for_s=s) for n, s in enumerate(idle_for_s, start=1)]
-    assert chosen(*instances, pool=make_pool(**pool)) == source
 
 
 def test_tended_are_the_queues_that_instances_name() -> None:

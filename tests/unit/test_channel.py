@@ -15,9 +15,10 @@ from swarm.scaler.adapters import channel
 from swarm.scaler.adapters.channel import SILENCE_S, WatchedUnits
 from swarm.scaler.adapters.picture import LONGEST_LINE, HostClock, Lines, Picture
 from swarm.scaler.adapters.systemd import MALFORMED
+from swarm.scaler.limits import Orders, Override
 from swarm.scaler.model import HostReport, Instance, InstanceState, Outcome, Start, Stop, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRefusedError, Listener, Watch
-from swarm.scaler.reconcile import Reconciler
+from swarm.scaler.reconcile import NO_ORDERS, Reconciler
 from tests.builders import AT, NOW, make_settings, make_status
 from tests.fakes import FakeQueues, FakeView
 
@@ -254,11 +255,19 @@ class Host:
         )
         settings = make_settings(
             hosts={"h1": {"address": "local", "max_instances": 4}},
-            scaler={"stabilisation_s": 0, "scale_down_period_s": 0},
+            scaler={"stabilisation_s": 0},
         )
+        self.orders = Orders({"browser": (Override("kept", minimum=2),)})
         self.queues = FakeQueues({"browser": 0, "analysis": 0})
         side = BrokerSide(self.queues, FakeView(self.queues))
         self.reconciler = Reconciler(settings, {"primary": side}, {"h1": self.units})
+
+    def release(self) -> None:
+        """From now on one of two is too many."""
+        self.orders = NO_ORDERS
+
+    async def turn(self) -> Outcome:
+        return await self.reconciler.turn(self.now, at=AT, orders=self.orders)
 
     def _count(self) -> None:
         self.news += 1
@@ -283,7 +292,7 @@ class Host:
             self.now += 2
             if lines:
                 self.runner.tell()
-            outcomes.append(await self.reconciler.turn(self.now, at=AT))
+            outcomes.append(await self.turn())
             await asyncio.sleep(0)
         return outcomes
 
@@ -319,13 +328,16 @@ async def test_a_host_is_unknown_until_it_is_heard(host: Host) -> None:
 async def test_idle_instances_are_stopped_while_the_channel_lives(host: Host) -> None:
     """That nothing is stopped in the tests below is because of what is wrong there."""
     await host.heard(entry(1), entry(2))
-    outcomes = await host.turns(80, lines=True)
+    await host.turns(40, lines=True)
+    assert host.acts == []
+    host.release()
+    outcomes = await host.turns(40, lines=True)
     assert host.acts[0] == "stop browser 2"
     assert isinstance(outcomes[-1].observation.hosts["h1"], HostReport)
 
 
 async def test_a_watcher_that_is_frozen_is_not_believed_and_nothing_is_done(host: Host) -> None:
-    """Both instances reach the time after which they would be stopped while it is frozen."""
+    """One of the instances becomes too many while it is frozen."""
     await host.heard(entry(1), entry(2))
     await host.turns(40, lines=True)
     host.runner.error = CommandError("no answer in 10 s")
@@ -333,6 +345,7 @@ async def test_a_watcher_that_is_frozen_is_not_believed_and_nothing_is_done(host
     before = await host.turns(6)
     assert isinstance(before[-1].observation.hosts["h1"], HostReport)
     host.runner.commands.clear()
+    host.release()
     outcomes = await host.turns(400)
     assert "nothing was heard of it for more than 7.5 s" in reason(
         outcomes[0].observation.hosts["h1"]
@@ -342,10 +355,9 @@ async def test_a_watcher_that_is_frozen_is_not_believed_and_nothing_is_done(host
 
 
 async def test_a_silence_stops_nothing_even_before_it_is_noticed(host: Host) -> None:
-    """Idle for 60 s when first heard of, and for 116 s when last."""
+    """Both are too many and idle when last heard of, which is one sight of it."""
+    host.release()
     await host.heard(entry(1), entry(2))
-    await host.turns(56, lines=True)
-    assert host.acts == []
     host.runner.error = CommandError("no answer in 10 s")
     await host.turns(300)
     assert host.acts == []
@@ -355,12 +367,13 @@ async def test_lines_that_come_late_are_as_old_as_they_are(host: Host) -> None:
     await host.heard(entry(1), entry(2))
     await host.turns(40, lines=True)
     host.runner.error = CommandError("gone")
+    host.release()
     host.now += 60
     for _ in range(100):
         host.now += 2
         if host.runner.listener is not None:
             host.runner.tell(late_s=60.0)
-        outcome = await host.reconciler.turn(host.now, at=AT)
+        outcome = await host.turn()
         assert isinstance(outcome.observation.hosts["h1"], Unknown)
         await asyncio.sleep(0)
     assert host.acts == []
@@ -391,6 +404,9 @@ async def test_a_step_of_the_hosts_clock_makes_no_old_picture_fresh(
     await host.turns(40, lines=True)
     host.runner.tell(late_s=step)
     host.runner.error = CommandError("gone")
+    # What was told just now may be believed for a moment.
+    await host.turns(10)
+    host.release()
     await host.turns(300)
     assert isinstance(await host.report(), Unknown)
     assert host.acts == []
@@ -400,6 +416,7 @@ async def test_a_step_back_of_our_own_clock_makes_no_old_picture_fresh(host: Hos
     await host.heard(entry(1), entry(2))
     await host.turns(40, lines=True)
     host.runner.error = CommandError("gone")
+    host.release()
     host.now -= 3600
     assert isinstance(await host.report(), Unknown)
     await host.turns(300)
@@ -409,11 +426,13 @@ async def test_a_step_back_of_our_own_clock_makes_no_old_picture_fresh(host: Hos
 async def test_an_instance_that_is_frozen_is_not_stopped(host: Host) -> None:
     """Its host tells on: that its word is not renewed."""
     await host.heard(entry(1), entry(2))
-    for _ in range(100):
+    for turn in range(100):
+        if turn == 10:
+            host.release()
         host.now += 2
         is_late = host.now - NOW + HOST_NOW - 99.0 > 7.0
         host.runner.tell(instances=[entry(1), entry(2)] if is_late else [])
-        await host.reconciler.turn(host.now, at=AT)
+        await host.turn()
     assert host.acts == []
     report = await host.report()
     assert isinstance(report, HostReport)
@@ -518,7 +537,7 @@ async def test_no_picture_is_believed_that_may_be_older_than_the_last_command(
     host.runner.tell()
     assert "does not show yet" in reason(await host.report())
     host.queues.lengths["browser"] = 50
-    outcome = await host.reconciler.turn(host.now, at=AT)
+    outcome = await host.turn()
     assert outcome.results == ()
     host.runner.tell(look=1, instances=[entry(2, active_state="activating", status=None)])
     report = await host.report()
@@ -602,6 +621,6 @@ async def test_a_full_fleet_is_started_once(host: Host) -> None:
     for _ in range(10):
         host.now += 0.5
         host.runner.tell()
-        outcome = await host.reconciler.turn(host.now, at=AT)
+        outcome = await host.turn()
         seen += [result.action for result in outcome.results]
     assert len(seen) == len(set(seen)) == 4

@@ -77,7 +77,7 @@ def test_what_is_written_is_enough_to_decide_anew(inputs: Inputs) -> None:
     assert "\n" not in line
     record = parse(line)
     assert record.at == AT.timestamp()
-    assert (record.idle_before_stop_s, record.scale_up_period_s) == (120.0, 10.0)
+    assert record.scale_up_period_s == 10.0
     told = record.pools["browser"]
     assert told.inputs == replace(inputs, now=AT.timestamp())
     assert told.overrides == (HELD,)
@@ -105,10 +105,17 @@ def test_a_turn_without_news_is_no_line() -> None:
 def test_figures_that_change_all_the_time_are_told_every_ten_seconds() -> None:
     recording = Recording()
     lines = [
-        recording.turn(after, replace(BUSY, busy=6, active=6, starting=0, waiting=90 + after))
+        recording.turn(after, replace(BUSY, starting=0, waiting=0, ended=after))
         for after in range(0, 60, 2)
     ]
     assert [2 * number for number, line in enumerate(lines) if line] == [0, 10, 20, 30, 40, 50]
+
+
+def test_a_need_that_changes_is_told_at_once_because_its_spells_count() -> None:
+    recording = Recording()
+    recording.turn(0)
+    assert recording.turn(2, replace(BUSY, waiting=13)) is not None
+    assert recording.turn(4, replace(BUSY, waiting=13)) is None
 
 
 def test_another_decision_or_an_action_is_told_at_once() -> None:

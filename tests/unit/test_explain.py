@@ -61,19 +61,22 @@ class Case:
 def test_the_formula_has_its_figures_filled_in() -> None:
     case = Case(120, make_instances(busy=2, idle=1), min_instances=1, max_instances=20, spare=1)
     assert case.lines == [
-        "browser: up 3 -> 7 (120 waiting, want 37, limit: at most 4 or double in 10 s)",
+        "browser: up 3 -> 20 (120 waiting, want 123, limit: max_instances 20)",
         "  waiting: 120",
         "  instances: 1 idle, 2 busy",
         "  tasks: 2 run, 0 taken and not begun, 0 places of busy instances are free",
         "  times: a task takes 5 s (expected_service_time_s), a start 3 s (expected_boot_time_s)",
-        "  k: (15 - 3) / 5 = 2.4 tasks that a busy place takes within target_wait_s",
-        "  left: 120 waiting - 0 free places - 2 busy x 2.4 = 115",
-        "  need: 2 busy + ceil(115 / (1 + 2.4) / 1) = 36",
-        "  keep: the highest need of 120 s + spare 1, at least 1 = 37",
+        "  pace: 0 tasks end in a second",
+        "  k: int((3 - 3) / 5) = 0 tasks that a new place takes after its first, "
+        "within target_wait_s",
+        "  left: 120 waiting - 0 free places of busy instances - 0 x 3 s = 120",
+        "  need: 2 busy + ceil(120 / (1 + 0) / 1) = 122",
+        "  keep: the most of need + spare 123, minimum 1 and 0 worth keeping by the last 60 s, "
+        "at most 20 = 20",
         "  limits: minimum 1 (min_instances), maximum 20 (max_instances), spare 1 (spare)",
-        "  the limit that won: at most 4 or double in 10 s",
+        "  the limit that won: max_instances 20",
         "  another one starts now",
-        "  one stops when at most 1 were needed for 120 s and one has been idle for 120 s",
+        "  one stops when the last 60 s make no more than 2 worth keeping",
     ]
 
 
@@ -108,12 +111,12 @@ def test_the_backlog_that_it_names_is_the_least_that_starts_another(
         (
             Case(0, make_instances(busy=6)),
             "never: 6 is the maximum (max_instances)",
-            "when at most 5 were needed",
+            "when the last 60 s make no more than 5 worth keeping",
         ),
         (
             Case(99, make_instances(busy=6)),
             "no sooner than its limit lets it: max_instances 6",
-            "when at most 5 were needed",
+            "when the last 60 s make no more than 5 worth keeping",
         ),
         (Case(0), "with 1 waiting", "never: none runs"),
         (
@@ -121,7 +124,7 @@ def test_the_backlog_that_it_names_is_the_least_that_starts_another(
             "with",
             "never: 1 is the minimum (min_instances)",
         ),
-        (Case(0, make_instances(idle=3)), "with", "when one has been idle for 120 s"),
+        (Case(0, make_instances(idle=3)), "with", "when one has proved idle"),
         (Case(0, make_instances(idle=3), proved=2), "with", "now"),
         (
             Case(0, make_instances(idle=3), hosts={"h2": Unknown("no answer")}),
@@ -141,7 +144,7 @@ def test_the_backlog_that_it_names_is_the_least_that_starts_another(
         (
             Case(9, make_instances(busy=1), override=Override("by anna", no_starts=True)),
             "no sooner than scaling out is resumed (paused by anna)",
-            "when at most 0 were needed",
+            "when the last 60 s make no more than 0 worth keeping",
         ),
         (
             Case(0, make_instances(idle=3), override=Override("by anna", no_stops=True)),
@@ -165,12 +168,6 @@ def test_after_a_restart_it_is_too_early_to_stop() -> None:
     case = Case(0, make_instances(idle=3), proved=3)
     case.decision = case.decide(0, memory=PoolMemory())
     assert case.lines[-1].startswith("  one stops no sooner than in the next turn")
-
-
-def test_between_two_steps_down_it_waits() -> None:
-    case = Case(0, make_instances(idle=3), proved=3)
-    case.decision = case.decide(0, memory=PoolMemory(last_step_down_at=999.0, fresh_turns=9))
-    assert case.lines[-1] == "  one stops once 30 s have passed since the last step down"
 
 
 def test_programs_are_told_the_same() -> None:

@@ -22,6 +22,7 @@ from swarm.scaler.model import (
     Stop,
     Unknown,
 )
+from swarm.scaler.placement import IDLE_PROOF_GAP_S
 from swarm.scaler.ports import BrokerSide, CommandError
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
@@ -31,9 +32,7 @@ from tests.fakes import FakeQueues, FakeView
 POOL = "browser"
 #: The shortest windows that still mean something, so that a history has many steps down.
 QUICK = {
-    "idle_before_stop_s": 6,
     "stabilisation_s": 10,
-    "scale_down_period_s": 4,
     "unseen_counts_s": 60,
 }
 
@@ -236,7 +235,7 @@ async def test_no_stop_hits_work_or_acts_on_what_is_unknown(seed: int, failure_r
             victim = seen[stop.host, stop.pool, stop.number]
             assert victim.state is InstanceState.IDLE
             assert victim.active == victim.reserved == 0
-            assert victim.idle_for_s(fleet.now) >= fleet.settings.scaler.idle_before_stop_s
+            assert victim.idle_for_s(fleet.now) >= IDLE_PROOF_GAP_S
             first, *_, last = idle_sights[stop.host, stop.number, victim.pid]
             assert last - first >= 2, "fewer than two sights of it idle"
             assert isinstance(outcome.observation.waiting[POOL], int)

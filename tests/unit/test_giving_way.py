@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm.scaler.limits import Override, effective
 from swarm.scaler.model import (
+    Basis,
     BrokerCondition,
     Cause,
     Decision,
     Direction,
     HostReport,
+    Inputs,
     Instance,
     InstanceState,
     Observation,
@@ -25,10 +28,12 @@ from swarm.scaler.model import (
 )
 from swarm.scaler.placement import Plan, Proofs, gather_proofs, plan
 from tests.builders import (
+    AT,
     NOW,
     make_instance,
     make_lost,
     make_observation,
+    make_pool,
     make_two_brokers,
 )
 
@@ -87,9 +92,19 @@ def test_no_more_give_way_than_are_needed(desired: int) -> None:
 def test_nothing_gives_way_while_there_is_room() -> None:
     result = made(seen(FULL[:2]), wants(desired=2))
     assert [type(action) for action in result.actions] == [Start, Start]
-    # The host starts two in a turn; the third has its place.
-    result = made(seen(FULL[:1]), wants(desired=3))
+    # The host starts two at once; the third has its place.
+    result = made(seen(FULL[:1]), wants(desired=3), scaler={"host_starts_at_once": 2})
     assert [type(action) for action in result.actions] == [Start, Start]
+
+
+def test_nobody_gives_way_who_is_pinned_or_whose_pool_is_not_to_be_stopped() -> None:
+    pinned = replace(seen(FULL), pinned=frozenset(each.key for each in FULL[1:]))
+    assert stopped(made(pinned)) == [1]
+    holds = Decision("browser", Direction.HOLD, 4, 4, 4, Cause.BROKER_DOWN, "why")
+    limits = effective(make_pool(), AT, [Override("anna", no_stops=True)])
+    paused = replace(holds, basis=Basis(Inputs(NOW, 0), limits))
+    assert stopped(made(seen(FULL), wants(), holds)) == [4]
+    assert stopped(made(seen(FULL), wants(), paused)) == []
 
 
 def test_who_is_about_to_go_makes_room_too() -> None:
@@ -196,7 +211,7 @@ def test_a_host_that_is_away_keeps_the_others_from_nothing() -> None:
 def test_what_the_fallback_holds_is_started_first() -> None:
     answers = {name: BrokerCondition() for name in DOWN}
     observation = seen([make_instance(1, "busy")], brokers=answers, down=())
-    sections: dict[str, Any] = {"scaler": {"host_starts_per_turn": 9}}
+    sections: dict[str, Any] = {"scaler": {"host_starts_at_once": 9}}
     result = made(observation, wants("browser", 4, 1), wants(desired=2), **sections)
     assert [action.pool for action in result.actions] == ["browser-fallback"] * 2 + ["browser"]
     assert result.notes == ("browser: 2 of 3 starts wait, every host is full",)

@@ -12,12 +12,11 @@ from swarm.scaler.limits import Override, effective
 from swarm.scaler.model import (
     BrokerCondition,
     Decision,
-    Instance,
     Observation,
     PoolMemory,
     Unknown,
 )
-from swarm.scaler.policy import confirmed_down, decide, reckon, times_s
+from swarm.scaler.policy import confirmed_down, decide
 from swarm.settings import PoolSettings, ScalerSettings
 from tests.builders import (
     AT,
@@ -30,20 +29,16 @@ from tests.builders import (
 )
 
 AWAY = Unknown("connection refused")
-#: A memory that allows a step down: two fresh turns already, nothing needed lately.
-CALM = PoolMemory(fresh_turns=5)
+#: A memory that allows a step down: two fresh turns already, nothing needed or kept lately.
+CALM = PoolMemory(fresh_turns=5, keep=0)
 
 
 def turn(
     observation: Observation, memory: PoolMemory = CALM, *, pool: Any = None, scaler: Any = None
 ) -> tuple[Decision, PoolMemory]:
     settings = make_scaler(**scaler or {})
-    # Placement asks for more than an age: here whoever has been idle long enough has proved it.
-    stoppable = sum(
-        instance.state == "idle"
-        and instance.idle_for_s(observation.now) >= settings.idle_before_stop_s
-        for instance in observation.instances("browser")
-    )
+    # Placement asks for two sights of it: here whoever is idle has proved it.
+    stoppable = sum(instance.state == "idle" for instance in observation.instances("browser"))
     return decided(observation, memory, make_pool(**pool or {}), settings, proved=stoppable)
 
 
@@ -61,73 +56,15 @@ def decided(
 
 
 @pytest.mark.parametrize(
-    ("waiting", "fleet", "pool", "need"),
-    [
-        # service 5 s, boot 3 s, target 15 s: k = 2.4, so a new instance takes 3.4 tasks in time.
-        (0, {}, {}, 0),
-        (1, {}, {}, 1),
-        (3, {}, {}, 1),
-        (4, {}, {}, 2),
-        (34, {}, {}, 10),
-        (0, {"busy": 2}, {}, 2),
-        (4, {"busy": 2}, {}, 2),
-        (5, {"busy": 2}, {}, 3),
-        # Idle and starting instances are what the need is compared with, not part of it.
-        (0, {"idle": 3}, {}, 0),
-        (4, {"idle": 1, "starting": 1}, {}, 2),
-        # A task of a minute: one each.
-        (7, {}, {"expected_service_time_s": 60}, 6),
-        (7, {}, {"expected_service_time_s": 600}, 7),
-        # Starts slower than the target: what waits needs a place at once.
-        (5, {"busy": 1}, {"expected_boot_time_s": 15}, 6),
-        (10, {}, {"concurrency": 4, "expected_service_time_s": 600}, 3),
-        # What will never start or cannot be seen is no capacity.
-        (4, {"failed": 3, "stopping": 2, "unreported": 2}, {}, 2),
-    ],
-)
-def test_needed(waiting: int, fleet: dict[str, int], pool: dict[str, Any], need: int) -> None:
-    assert needed(make_pool(**pool), waiting, make_instances(**fleet)) == need
-
-
-def needed(pool: PoolSettings, waiting: int, instances: Sequence[Instance]) -> int:
-    inputs = make_inputs(make_observation(waiting, instances), pool, make_scaler())
-    return reckon(pool, make_scaler(), inputs, effective(pool, AT), waiting).need
-
-
-def test_open_places_of_a_busy_instance_are_used_first() -> None:
-    half_busy = make_instance(1, "busy", capacity=4, active=2)
-    slow = make_pool(expected_service_time_s=600)
-    assert needed(slow, 2, (half_busy,)) == 1
-    assert needed(slow, 3, (half_busy,)) == 2
-
-
-def test_measured_times_replace_the_configured_ones() -> None:
-    measured = (
-        make_instance(1, service_time_s=1.0, boot_time_s=1.0),
-        make_instance(2, service_time_s=3.0, boot_time_s=4.0),
-        make_instance(3),
-    )
-
-    def times(*instances: Instance) -> tuple[float, float]:
-        pool = make_pool()
-        return times_s(pool, make_inputs(make_observation(0, instances), pool))
-
-    assert times(*measured) == (2.0, 4.0)
-    assert times() == (5.0, 3.0)
-    assert times(make_instance(service_time_s=0.0))[0] > 0
-
-
-@pytest.mark.parametrize(
     ("waiting", "fleet", "pool", "desired", "cause", "limit"),
     [
         (0, {}, {"min_instances": 1}, 1, "minimum", None),
         (0, {"failed": 2}, {"min_instances": 1}, 1, "minimum", None),
         (0, {}, {"spare": 2}, 2, "backlog", None),
         (0, {"busy": 1, "idle": 1}, {"spare": 2}, 3, "backlog", None),
-        (5, {"idle": 1}, {}, 2, "backlog", None),
-        (100, {}, {}, 4, "backlog", "at most 4 or double in 10 s"),
-        (100, {"busy": 1}, {}, 5, "backlog", "at most 4 or double in 10 s"),
-        (1000, {"busy": 5}, {"max_instances": 50}, 10, "backlog", "at most 4 or double in 10 s"),
+        (5, {"idle": 1}, {}, 5, "backlog", None),
+        (1000, {}, {"max_instances": 500}, 100, "backlog", "at most 100 starts in 10 s"),
+        (1000, {"busy": 5}, {"max_instances": 500}, 105, "backlog", "at most 100 starts in 10 s"),
         (100, {"busy": 4}, {}, 6, "backlog", "max_instances 6"),
         (100, {"busy": 6}, {}, 6, "at-limit", "max_instances 6"),
         # What stops, does not report or cannot be seen counts against the maximum.
@@ -154,8 +91,16 @@ def test_what_was_started_lately_counts_against_the_step() -> None:
         make_instance(1, "busy"),
         *(make_instance(n, "starting", state_for_s=2.0) for n in (2, 3, 4)),
     )
-    decision, _ = turn(make_observation(100, young), pool={"max_instances": 50})
-    assert (decision.desired, decision.limit) == (5, "at most 4 or double in 10 s")
+    decision, _ = turn(
+        make_observation(100, young), pool={"max_instances": 50}, scaler={"scale_up_at_least": 6}
+    )
+    assert (decision.desired, decision.limit) == (7, "at most 6 starts in 10 s")
+
+
+def test_a_thousand_may_be_started_beside_a_thousand() -> None:
+    observation = make_observation(1000, make_instances(busy=1000))
+    decision, _ = turn(observation, pool={"max_instances": 5000})
+    assert (decision.desired, decision.limit) == (2000, None)
 
 
 def test_unseen_instances_count_against_the_maximum() -> None:
@@ -168,7 +113,7 @@ def test_unseen_instances_count_against_the_maximum() -> None:
 
 def test_a_paused_instance_is_no_capacity_and_has_its_place() -> None:
     instances = (*make_instances(paused=1), make_instance(2, "idle"))
-    made, _ = turn(make_observation(4, instances))
+    made, _ = turn(make_observation(2, instances))
     assert (made.running, made.desired) == (1, 2), "another takes the work instead"
     made, _ = turn(make_observation(50, instances), pool={"max_instances": 3})
     assert (made.running, made.desired) == (1, 2), "with the paused one it is three"
@@ -204,6 +149,52 @@ def test_an_unknown_queue_still_lets_the_minimum_be_started() -> None:
     assert (decision.desired, decision.cause) == (2, "minimum")
 
 
+BLIND = {"blind_instances": 3}
+
+
+def test_an_unknown_queue_lets_a_pool_grow_one_by_one_while_none_is_idle() -> None:
+    desired = []
+    memory, running = CALM, 0
+    for now in (1000.0, 1029.0, 1030.0, 1060.0, 1090.0):
+        instances = [make_instance(n, "busy") for n in range(1, running + 1)]
+        decision, memory = turn(make_observation(AWAY, instances, now=now), memory, pool=BLIND)
+        desired.append(running := decision.desired)
+        assert decision.cause == ("blind" if decision.direction == "up" else "queue-unknown")
+    assert desired == [1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("state", ["idle", "starting"])
+def test_an_unknown_queue_starts_nothing_beside_what_has_no_work(state: str) -> None:
+    observation = make_observation(AWAY, (make_instance(1, state), make_instance(2, "busy")))
+    decision, _ = turn(observation, pool=BLIND)
+    assert (decision.direction, decision.cause) == ("hold", "queue-unknown")
+
+
+@pytest.mark.parametrize("hosts", [{"h2": AWAY}, {}])
+def test_a_pool_of_which_nothing_is_known_is_frozen_for_ten_minutes(hosts: dict[str, Any]) -> None:
+    instances = make_instances(busy=1, **({} if hosts else {"unreported": 1}))
+    memory = CALM
+    for now, desired in ((1000.0, 1), (1599.0, 1), (1600.0, 3 if hosts else 2)):
+        observation = make_observation(AWAY, instances, now=now, hosts=hosts)
+        decision, memory = turn(observation, memory, pool=BLIND)
+        assert decision.desired == desired, "one that does not report may be at work"
+
+
+def test_what_is_known_in_between_begins_the_ten_minutes_anew() -> None:
+    unknown = make_observation(AWAY, make_instances(busy=1), hosts={"h2": AWAY})
+    _, memory = turn(unknown, pool=BLIND)
+    _, memory = turn(make_observation(0, make_instances(busy=1), now=1300.0), memory, pool=BLIND)
+    decision, _ = turn(replace(unknown, now=1700.0), memory, pool=BLIND)
+    assert decision.direction == "hold"
+
+
+@pytest.mark.parametrize("minutes", [0, 60])
+def test_nothing_unknown_ever_lowers_a_pool(minutes: int) -> None:
+    observation = make_observation(AWAY, make_instances(idle=6), hosts={"h2": AWAY})
+    memory = replace(CALM, blind_since=1000.0 - 60 * minutes)
+    assert turn(observation, memory, pool=BLIND)[0].desired == 6
+
+
 def test_an_unknown_queue_and_a_host_that_is_away_freeze_the_pool() -> None:
     observation = make_observation(AWAY, (), hosts={"h2": AWAY})
     decision, _ = turn(observation, pool={"min_instances": 2})
@@ -213,21 +204,18 @@ def test_an_unknown_queue_and_a_host_that_is_away_freeze_the_pool() -> None:
 @pytest.mark.parametrize(
     ("fleet", "memory", "hosts", "desired", "cause"),
     [
-        ({"idle": 4}, CALM, {}, 3, "surplus"),
-        ({"idle": 8}, CALM, {}, 6, "surplus"),
+        ({"idle": 4}, CALM, {}, 0, "surplus"),
         ({"idle": 1}, CALM, {}, 0, "surplus"),
         ({}, CALM, {}, 0, "enough"),
         ({"busy": 4}, CALM, {}, 4, "enough"),
         ({"starting": 2}, CALM, {}, 2, "not-idle"),
         ({"idle": 4}, CALM, {"h2": AWAY}, 4, "host-away"),
         ({"idle": 4, "unreported": 1}, CALM, {}, 4, "unreported"),
-        ({"idle": 4}, PoolMemory(), {}, 4, "warming-up"),
-        ({"idle": 4}, replace(CALM, last_step_down_at=971.0), {}, 4, "surplus"),
-        ({"idle": 4}, replace(CALM, last_step_down_at=970.0), {}, 3, "surplus"),
-        ({"idle": 4}, replace(CALM, needs=((880.0, 4),)), {}, 4, "stabilising"),
-        ({"idle": 4}, replace(CALM, needs=((880.0, 3),)), {}, 3, "surplus"),
-        ({"idle": 4}, replace(CALM, needs=((879.9, 4),)), {}, 3, "surplus"),
-        ({"idle": 2, "busy": 2}, CALM, {}, 3, "surplus"),
+        ({"idle": 4}, PoolMemory(keep=0), {}, 4, "warming-up"),
+        ({"idle": 4}, replace(CALM, keep=3), {}, 3, "surplus"),
+        ({"idle": 4}, replace(CALM, keep=4), {}, 4, "stabilising"),
+        ({"idle": 6}, replace(CALM, needs=((900.0, 2),)), {}, 4, "surplus"),
+        ({"idle": 2, "busy": 2}, CALM, {}, 2, "surplus"),
     ],
 )
 def test_down(
@@ -241,19 +229,27 @@ def test_down(
     assert (decision.desired, decision.cause) == (desired, cause)
 
 
-def test_an_instance_idle_too_shortly_is_kept() -> None:
-    young: tuple[Instance, ...] = (
-        make_instance(1, idle_for_s=119.9),
-        make_instance(2, idle_for_s=119.9),
-    )
-    decision, _ = turn(make_observation(0, young))
-    assert (decision.desired, decision.cause) == (2, "not-idle")
+def test_spare_instances_are_kept_on_top_of_what_is_needed() -> None:
+    decision, _ = turn(make_observation(0, make_instances(busy=2, idle=4)), pool={"spare": 3})
+    assert decision.desired == 5
 
 
-def test_spare_instances_are_kept_on_top_of_what_was_needed() -> None:
-    memory = replace(CALM, needs=((900.0, 2),))
-    decision, _ = turn(make_observation(0, make_instances(idle=8)), memory, pool={"spare": 5})
-    assert decision.desired == 7
+def test_what_is_too_many_since_this_turn_is_stopped_in_the_next() -> None:
+    """That nothing waits is the instances' own word in a turn before which all were kept."""
+    decision, memory = turn(make_observation(0, make_instances(idle=4)), replace(CALM, keep=4))
+    assert (decision.cause, memory.keep) == ("stabilising", 0)
+    decision, _ = turn(make_observation(0, make_instances(idle=4), now=1002.0), memory)
+    assert decision.desired == 0
+
+
+def test_more_than_the_maximum_run_until_they_are_idle() -> None:
+    """The maximum was lowered meanwhile."""
+    busy = make_observation(9, make_instances(busy=5))
+    decision, memory = turn(busy, pool={"max_instances": 3})
+    assert (decision.direction, decision.cause, memory.keep) == ("hold", "not-idle", 3)
+    some_idle = make_observation(0, make_instances(busy=3, idle=2), now=1002.0)
+    decision, _ = turn(some_idle, memory, pool={"max_instances": 3})
+    assert decision.desired == 3
 
 
 def test_overrides_take_the_place_of_what_is_configured() -> None:
@@ -268,7 +264,7 @@ def test_overrides_take_the_place_of_what_is_configured() -> None:
 
 def test_nothing_is_started_or_stopped_while_people_paused_it() -> None:
     def cause(observation: Observation, paused: Override) -> tuple[str, str]:
-        made, memory = decided(
+        made, _ = decided(
             observation,
             CALM,
             make_pool(min_instances=1),
@@ -276,7 +272,6 @@ def test_nothing_is_started_or_stopped_while_people_paused_it() -> None:
             proved=4,
             overrides=[paused],
         )
-        assert memory.last_step_down_at is None
         assert "by anna" in made.reason
         return made.direction, made.cause
 
@@ -299,20 +294,6 @@ def test_a_decision_can_be_made_anew_from_what_it_carries() -> None:
     assert made.basis.reckoning.need == made.wanted
 
 
-def test_a_step_down_is_remembered_and_a_hold_is_not() -> None:
-    _, memory = turn(make_observation(0, make_instances(idle=4)))
-    assert memory.last_step_down_at == 1000.0
-    _, memory = turn(make_observation(0, make_instances(busy=4)))
-    assert memory.last_step_down_at is None
-
-
-def test_needs_older_than_the_window_are_forgotten() -> None:
-    _, memory = turn(
-        make_observation(0, make_instances(busy=1)), replace(CALM, needs=((10.0, 9), (950.0, 3)))
-    )
-    assert memory.needs == ((950.0, 3), (1000.0, 1))
-
-
 def test_after_a_restart_nothing_is_stopped_before_two_fresh_turns() -> None:
     memory = PoolMemory()
     directions = []
@@ -320,20 +301,18 @@ def test_after_a_restart_nothing_is_stopped_before_two_fresh_turns() -> None:
         observation = make_observation(0, make_instances(idle=4), now=now)
         decision, memory = turn(observation, memory)
         directions.append(decision.direction)
-    assert directions == ["hold", "down", "hold"]
+    assert directions == ["hold", "down", "down"]
 
 
 def test_the_decision_says_what_the_work_asks_for_before_any_limit() -> None:
     decision, _ = turn(make_observation(1000, make_instances(busy=1)))
-    assert decision.wanted > decision.desired
-    assert decision.reason == "1000 waiting"
+    assert (decision.wanted, decision.desired, decision.reason) == (1001, 6, "1000 waiting")
 
 
 def test_no_step_down_is_announced_before_an_instance_has_proved_idle() -> None:
     observation = make_observation(0, make_instances(idle=4))
-    decision, memory = decided(observation, CALM, make_pool(), make_scaler(), proved=0)
+    decision, _ = decided(observation, CALM, make_pool(), make_scaler(), proved=0)
     assert (decision.direction, decision.cause) == ("hold", "not-idle")
-    assert memory.last_step_down_at is None
 
 
 def test_a_full_pool_names_its_maximum_as_the_limit() -> None:
@@ -372,7 +351,7 @@ def test_when_the_broker_answers_again_minimum_and_backlog_are_started_at_once()
     decision, _ = turn(lost(make_observation(0)), memory, pool={"min_instances": 2})
     assert (decision.desired, decision.cause) == (2, "minimum")
     decision, _ = turn(lost(make_observation(8)), memory)
-    assert (decision.desired, decision.cause) == (3, "backlog")
+    assert (decision.desired, decision.cause) == (6, "backlog")
 
 
 def test_when_the_broker_answers_again_nothing_is_stopped_before_two_fresh_turns() -> None:

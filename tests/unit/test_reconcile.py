@@ -10,15 +10,18 @@ from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Stop, 
 from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
-from tests.builders import AT, BROWSER, make_settings
+from tests.builders import ANALYSIS, AT, BROWSER, UNHURRIED, make_settings
 from tests.fakes import FakeQueues, FakeUnits, FakeView
+
+#: Few starts at a time, and few for many tasks.
+SLOW = {**UNHURRIED, "host_starts_at_once": 4, "scale_up_at_least": 4}
 
 
 class World:
     """A reconciler with its fakes; `turn` advances the clock by two seconds."""
 
     def __init__(self, settings: Settings | None = None, **lengths: int) -> None:
-        self.settings = settings or make_settings()
+        self.settings = settings or make_settings(scaler=SLOW)
         self.queues = FakeQueues({"browser": 0, "analysis": 0, **lengths})
         self.view = FakeView(self.queues)
         self.hosts = {name: FakeUnits(name, clock=lambda: self.now) for name in self.settings.hosts}
@@ -272,7 +275,16 @@ async def test_a_broker_that_is_away_makes_a_pool_at_zero_unknown() -> None:
 
 
 async def test_what_waits_although_an_instance_says_that_it_waits_too_is_looked_into() -> None:
-    world = World(browser=9)
+    # As many are kept as run, so nobody is asked whether one may be stopped.
+    world = World(
+        make_settings(
+            pools={
+                "browser": {**BROWSER, "min_instances": 6, "max_instances": 6},
+                "analysis": {**ANALYSIS, "max_instances": 2},
+            }
+        ),
+        browser=9,
+    )
     world.idle("h1", 1, waits=True, idle_for_s=5)
     world.view.silent = {"analysis"}
     await world.turn()

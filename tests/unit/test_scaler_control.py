@@ -80,7 +80,7 @@ def test_a_pause_lasts_an_hour_unless_told_otherwise(
     ("running", "way"),
     [
         (2, "2 run, 2 more are started, as fast as the hosts may"),
-        (6, "6 run, 2 are stopped, each once it has been idle for 120 s"),
+        (6, "6 run, 2 are stopped, each once it has proved idle"),
         (4, "4 run"),
     ],
 )

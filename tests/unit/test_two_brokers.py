@@ -7,7 +7,7 @@ from typing import Any
 from swarm.scaler.model import InstanceState, Outcome, Start, Stop
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
-from tests.builders import AT, make_two_brokers
+from tests.builders import AT, UNHURRIED, make_two_brokers
 from tests.fakes import FakeBroker, FakeUnits
 
 PRIMARY, FALLBACK = "browser", "browser-fallback"
@@ -17,7 +17,7 @@ class World:
     """A reconciler with its fakes; `turn` advances the clock by two seconds."""
 
     def __init__(self, configured: Settings | None = None) -> None:
-        self.settings = configured or make_two_brokers()
+        self.settings = configured or make_two_brokers(scaler=UNHURRIED)
         self.primary, self.fallback = FakeBroker(), FakeBroker()
         self.hosts = {name: FakeUnits(name, clock=lambda: self.now) for name in self.settings.hosts}
         self.now = 1000.0

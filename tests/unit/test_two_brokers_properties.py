@@ -91,9 +91,7 @@ class Fleet:
         self.settings = make_two_brokers(
             hosts={name: {"address": name, "max_instances": 2} for name in ("h1", "h2")},
             scaler={
-                "idle_before_stop_s": 6,
                 "stabilisation_s": 10,
-                "scale_down_period_s": 4,
             },
             brokers={"confirm_down_s": 10},
         )
