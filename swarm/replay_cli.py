@@ -100,7 +100,7 @@ def _told(difference: Difference) -> str:
 
 
 def _table(done: Replay) -> Iterator[str]:
-    yield f"{'':20}{'starts':>22}{'stops':>22}{'instance-hours':>26}"
+    yield f"{'':20}{'starts asked for':>22}{'stops':>22}{'instance-hours':>26}"
     for name, pool in done.pools.items():
         then, now = pool.then, pool.now
         yield (

@@ -67,12 +67,16 @@ def test_the_formula_has_its_figures_filled_in() -> None:
         "  tasks: 2 run, 0 taken and not begun, 0 places of busy instances are free",
         "  times: a task takes 5 s (expected_service_time_s), a start 3 s (expected_boot_time_s)",
         "  pace: 0 tasks end in a second",
-        "  k: int((3 - 3) / 5) = 0 tasks that a new place takes after its first, "
-        "within target_wait_s",
+        (
+            "  k: int((3 - 3) / 5) = 0 tasks that a new place takes after its first, "
+            "within target_wait_s"
+        ),
         "  left: 120 waiting - 0 free places of busy instances - 0 x 3 s = 120",
         "  need: 2 busy + ceil(120 / (1 + 0) / 1) = 122",
-        "  keep: the most of need + spare 123, minimum 1 and 0 worth keeping by the last 60 s, "
-        "at most 20 = 20",
+        (
+            "  keep: the most of need + spare 123, minimum 1 and 0 worth keeping by the last 60 s, "
+            "at most 20 = 20"
+        ),
         "  limits: minimum 1 (min_instances), maximum 20 (max_instances), spare 1 (spare)",
         "  the limit that won: max_instances 20",
         "  another one starts now",
