@@ -135,6 +135,10 @@ class PoolSettings(_Section):
     """Seconds a task takes, believed until instances have reported measured ones."""
     expected_boot_time_s: float = Field(default=3.0, gt=0)
     """Seconds from start to ready, believed until instances have reported measured ones."""
+    memory_mb: int = Field(default=420, ge=0)
+    """Megabytes that an instance takes: a host is given one only while it has as much available,
+    beside those that are starting. The default is what one with a browser and a concurrency of 1
+    takes (`make bench-soak`). 0: memory is not considered."""
     task_time_limit_s: int = Field(default=120, ge=30)
     """Seconds after which a task is killed (Celery's hard limit); twenty seconds before, a
     browser task ends as DEADLINE, whatever its own deadline. `systemctl stop` waits longer than

@@ -28,6 +28,22 @@ def own_word(document: Any, entry: Mapping[str, Any]) -> Any:
     return document
 
 
+def pressures() -> dict[str, float]:
+    """How much of the last 10 s something waited, in percent, as `memory_pressure`, `cpu_pressure`.
+
+    What the kernel does not tell is left out: it may be built or booted without (psi=0).
+    """
+    found = {}
+    for resource in ("memory", "cpu"):
+        try:
+            with open(f"/proc/pressure/{resource}", encoding="ascii") as file:  # noqa: PTH123
+                # some avg10=0.12 avg60=...
+                found[f"{resource}_pressure"] = float(file.readline().split()[1].partition("=")[2])
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
 def memory_available_mb() -> int | None:
     """What the kernel could give without swapping."""
     try:

@@ -29,7 +29,7 @@ from typing import Any
 
 from swarm.system_bus import SystemBus
 from swarm.unit_bus import Units
-from swarm.unit_entry import PROTOCOL_VERSION, memory_available_mb, own_word
+from swarm.unit_entry import PROTOCOL_VERSION, memory_available_mb, own_word, pressures
 
 #: Longest time in seconds between two lines. A reader believes nothing for much longer.
 HEARTBEAT_S = 5.0
@@ -176,6 +176,7 @@ class Watcher:
             return None
         line: dict[str, Any] = {"sequence": self._sequence, "now": now}
         line["memory_available_mb"] = memory_available_mb()
+        line |= pressures()
         if self._sequence == 0:
             line |= {"version": PROTOCOL_VERSION, "instances": []}
         if news:

@@ -25,6 +25,7 @@ from swarm.unit_entry import (
     instance_of,
     memory_available_mb,
     own_word,
+    pressures,
 )
 from swarm.unit_watch import RequestError, watch
 
@@ -143,6 +144,7 @@ def list_instances(status_directory: Path = STATUS_DIRECTORY) -> dict[str, Any]:
         "version": PROTOCOL_VERSION,
         "now": time.monotonic(),
         "memory_available_mb": memory_available_mb(),
+        **pressures(),
         "instances": instances,
     }
 

@@ -86,7 +86,7 @@ def make_instance(number: int = 1, state: str = "idle", **fields: Any) -> Instan
         number=number,
         host="h1",
         state=InstanceState(state),
-        state_since=NOW - 600.0,
+        state_since=NOW - (20.0 if state == "starting" else 600.0),
         idle_since=NOW - 600.0 if state == "idle" else None,
         active=1 if state == "busy" else 0,
         pid=1000 + number,

@@ -22,7 +22,17 @@ from swarm.settings import PoolSettings, ScalerSettings
 #: No number of waiting tasks is looked for beyond this.
 _MOST_WAITING = 1_000_000
 
-_STATES = ("starting", "idle", "busy", "paused", "stopping", "failed", "unreported", "draining")
+_STATES = (
+    "starting",
+    "idle",
+    "busy",
+    "paused",
+    "stopping",
+    "failed",
+    "unreported",
+    "draining",
+    "overdue",
+)
 
 
 def explain(decision: Decision, pool: PoolSettings, scaler: ScalerSettings) -> Iterator[str]:
@@ -70,6 +80,8 @@ def _inputs(inputs: Inputs) -> Iterator[str]:
         yield f"unseen: {inputs.unseen} on hosts that do not answer may still run"
     if inputs.away:
         yield f"away: {', '.join(inputs.away)}"
+    if inputs.suspects:
+        yield f"starts fail on: {', '.join(inputs.suspects)}"
     if inputs.down is not None:
         yield inputs.down
 

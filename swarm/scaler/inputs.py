@@ -7,9 +7,10 @@ counted again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from swarm.scaler.failing import overdue_s
 from swarm.scaler.model import (
     HostReport,
     Inputs,
@@ -34,6 +35,7 @@ class _Tally:
     """Those that would be capacity if their host were not drained."""
     states_since: tuple[float, ...]
     """Of those that are capacity."""
+    starting_since: tuple[float, ...]
     active: int
     open: int
     reserved: int
@@ -54,6 +56,9 @@ class _Tally:
             Counter(each.state for each in staying),
             draining=len(instances) - len(staying),
             states_since=tuple(each.state_since for each in staying if each.state in _CAPACITY),
+            starting_since=tuple(
+                each.state_since for each in staying if each.state is InstanceState.STARTING
+            ),
             active=active,
             open=sum(each.capacity for each in busy) - active,
             reserved=sum(each.reserved for each in instances),
@@ -72,12 +77,16 @@ class Tallies:
     def __init__(self) -> None:
         self._hosts: dict[str, tuple[tuple[Instance, ...], bool, dict[str, _Tally]]] = {}
         self._pools: dict[str, list[_Tally]] = {}
+        self._away: tuple[str, ...] = ()
 
     def count(
         self, hosts: Mapping[str, HostReport | Unknown], drained: Container[str] = ()
     ) -> None:
         """Take in a turn's answers."""
         before, self._hosts, self._pools = self._hosts, {}, {}
+        self._away = tuple(
+            sorted(name for name, each in hosts.items() if isinstance(each, Unknown))
+        )
         for name, report in hosts.items():
             if not isinstance(report, HostReport):
                 continue
@@ -96,30 +105,38 @@ class Tallies:
         observation: Observation,
         *,
         proved: int,
+        suspects: Sequence[str] = (),
+        breaker: bool = False,
     ) -> Inputs:
-        """One pool's, of the observation whose hosts were counted last."""
+        """One pool's, of the observation whose hosts were counted last.
+
+        `proved` is how many of its instances may be stopped; `suspects` and `breaker` are what
+        `failing` says of it.
+        """
         tallies = self._pools.get(name, [])
         states = Counter[InstanceState]()
         for tally in tallies:
             states.update(tally.states)
         since = observation.now - scaler.scale_up_period_s
         service_times_s = [each for tally in tallies for each in tally.service_times_s]
+        boot_time_s = max((tally.boot_time_s for tally in tallies), default=0.0) or None
+        expected_s = pool.expected_boot_time_s if boot_time_s is None else boot_time_s
+        late = observation.now - overdue_s(expected_s)
+        overdue = sum(at < late for tally in tallies for at in tally.starting_since)
+        states[InstanceState.STARTING] -= overdue
         down = pool.broker in observation.confirmed_down
         return Inputs(
             observation.now,
             observation.waiting[name],
             down=observation.brokers[pool.broker].describe(pool.broker) if down else None,
-            away=tuple(
-                sorted(
-                    host
-                    for host, report in observation.hosts.items()
-                    if isinstance(report, Unknown)
-                )
-            ),
+            away=self._away,
             **{state.value: count for state, count in states.items()},
             draining=sum(tally.draining for tally in tallies),
+            overdue=overdue,
             unseen=sum(instance.pool == name for instance in observation.unseen),
             fresh=sum(at >= since for tally in tallies for at in tally.states_since),
+            suspects=tuple(suspects),
+            breaker=breaker,
             proved=proved,
             active=sum(tally.active for tally in tallies),
             open=sum(tally.open for tally in tallies),
@@ -127,7 +144,7 @@ class Tallies:
             capacity=max((tally.capacity for tally in tallies), default=0) or pool.concurrency,
             ended=sum(tally.ended for tally in tallies),
             service_time_s=sum(service_times_s) / len(service_times_s) if service_times_s else None,
-            boot_time_s=max((tally.boot_time_s for tally in tallies), default=0.0) or None,
+            boot_time_s=boot_time_s,
         )
 
 

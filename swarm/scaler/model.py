@@ -98,6 +98,11 @@ class HostReport:
     seen_at: float | None = None
     """That moment; None for that of the turn. What came after it is not known: nothing proves that
     who was idle then still is."""
+    memory_pressure: float | None = None
+    """Share of the last 10 s, in percent, in which some process waited for memory; None where the
+    kernel does not tell."""
+    cpu_pressure: float | None = None
+    """The same for processors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +234,17 @@ class Inputs:
     draining: int = 0
     """Starting, idle and busy ones on hosts that are drained. They are no capacity, and none of the
     three counts above has them: they are stopped once they have nothing to do."""
+    overdue: int = 0
+    """Instances that should have been ready for long: they are no more counted as starting."""
     unseen: int = 0
     """Instances last seen, not long ago, on hosts that do not answer."""
     fresh: int = 0
     """Those of the starting, idle and busy ones that have been so for `scale_up_period_s` at most:
     what was started lately."""
+    suspects: tuple[str, ...] = ()
+    """Hosts on which the pool's instances fail again and again."""
+    breaker: bool = False
+    """They do on half of the hosts at least: one is started at a time."""
     proved: int = 0
     """Idle ones that may be stopped: they have proved it, and nobody has pinned them."""
     active: int = 0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heapify, heappop, heapreplace
 
+from swarm.scaler.failing import failed_lately, failures
 from swarm.scaler.model import HostReport, InstanceState, Observation, Start
 from swarm.settings import MAX_INSTANCE_NUMBER, Settings
 
-#: Seconds a host gets no start of a pool of which an instance failed there; systemd has tried it
-#: several times by then. An instance that failed on its configuration waits longer: nothing
-#: changes until somebody mends it.
-FAILED_PAUSE_S = 60.0
-MISCONFIGURED_PAUSE_S = 600.0
+#: Share of the last 10 s, in percent, in which something on the host waited for memory, beyond
+#: which it gets no start: it is short of it, whatever it says is available.
+MOST_MEMORY_PRESSURE = 10.0
+#: The same for its processors: such a host is the last choice. A start there helps less, but hosts
+#: at work wait for processors now and then.
+HIGH_CPU_PRESSURE = 60.0
+
 _HOLDS_A_PLACE = {
     InstanceState.STARTING,
     InstanceState.IDLE,
@@ -22,76 +26,99 @@ _HOLDS_A_PLACE = {
 }
 
 
+class _Host:
+    """What is left on one host that answered."""
+
+    def __init__(self, name: str, report: HostReport, settings: Settings) -> None:
+        self.size = settings.hosts[name].max_instances
+        self.report = report
+        states = Counter(instance.state for instance in report.instances)
+        self.free = self.size - sum(states[state] for state in _HOLDS_A_PLACE)
+        self.starts_left = settings.scaler.host_starts_at_once - states[InstanceState.STARTING]
+        self.memory_mb = report.memory_available_mb
+        if self.memory_mb is not None and states[InstanceState.STARTING]:
+            # What they will take is still counted as available.
+            self.memory_mb -= sum(
+                settings.pools[instance.pool].memory_mb
+                for instance in report.instances
+                if instance.state is InstanceState.STARTING and instance.pool in settings.pools
+            )
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        return (self.report.memory_pressure or 0.0) >= MOST_MEMORY_PRESSURE
+
+    def order(self, memory_mb: int) -> tuple[bool, float]:
+        """The best host for a start that takes so much memory comes first."""
+        is_busy = (self.report.cpu_pressure or 0.0) >= HIGH_CPU_PRESSURE
+        # One that does not tell has what its free places would take.
+        left_mb = self.free * memory_mb if self.memory_mb is None else self.memory_mb
+        return is_busy, -(left_mb if memory_mb else self.free) / self.size
+
+
 class Places:
     """Room left on the hosts that answered, taken up start by start."""
 
     def __init__(self, settings: Settings, observation: Observation) -> None:
-        self._hosts, self._pools = settings.hosts, settings.pools
+        self._settings = settings
         self._drained = observation.drained
-        self._reports = {
-            name: report
+        self._now = observation.now
+        self._hosts = {
+            name: _Host(name, report, settings)
             for name, report in observation.hosts.items()
             if isinstance(report, HostReport)
         }
-        self._free = {}
-        for name, report in self._reports.items():
-            held = sum(instance.state in _HOLDS_A_PLACE for instance in report.instances)
-            self._free[name] = self._hosts[name].max_instances - held
-        self._starts_left = {
-            name: settings.scaler.host_starts_at_once
-            - sum(instance.state is InstanceState.STARTING for instance in report.instances)
-            for name, report in self._reports.items()
-        }
-        self._paused = {
-            (host, instance.pool)
-            for host, report in self._reports.items()
-            for instance in report.instances
-            if instance.state is InstanceState.FAILED
-            and instance.state_for_s(observation.now)
-            < (MISCONFIGURED_PAUSE_S if instance.misconfigured else FAILED_PAUSE_S)
-        }
-        self._taken = {
-            instance.key
-            for report in self._reports.values()
-            for instance in report.instances
-            if instance.state in _HOLDS_A_PLACE
+        self._failures = failures(settings, observation)
+        self._tried = {
+            (instance.host, instance.pool)
+            for host, pool in self._failures
+            for instance in self._hosts[host].report.instances
+            if instance.pool == pool and instance.state is InstanceState.STARTING
         }
 
     def starts(self, pool: str, count: int) -> list[Start]:
         starts: list[Start] = []
-        emptiest = [(-self._free[name], name) for name in self._reports if self._takes(name, pool)]
-        heapify(emptiest)
-        while len(starts) < count and emptiest:
-            _, host = emptiest[0]
-            number = next(
-                n for n in range(1, MAX_INSTANCE_NUMBER + 1) if (host, pool, n) not in self._taken
-            )
-            self._taken.add((host, pool, number))
-            self._free[host] -= 1
-            self._starts_left[host] -= 1
-            starts.append(Start(host, pool, number))
-            if self._takes(host, pool):
-                heapreplace(emptiest, (-self._free[host], host))
+        memory_mb = self._settings.pools[pool].memory_mb
+        best = [
+            (host.order(memory_mb), name)
+            for name, host in self._hosts.items()
+            if self._takes(name, pool)
+        ]
+        heapify(best)
+        numbers: dict[str, list[int]] = {}
+        while len(starts) < count and best:
+            _, name = best[0]
+            host = self._hosts[name]
+            if name not in numbers:
+                numbers[name] = _numbers(host.report, pool)
+            starts.append(Start(name, pool, numbers[name].pop()))
+            self._tried.add((name, pool))
+            host.free -= 1
+            host.starts_left -= 1
+            if host.memory_mb is not None:
+                host.memory_mb -= memory_mb
+            if self._takes(name, pool):
+                heapreplace(best, (host.order(memory_mb), name))
             else:
-                heappop(emptiest)
+                heappop(best)
         return starts
 
     def free(self) -> dict[str, int]:
         """What is left on each host."""
-        return dict(self._free)
+        return {name: host.free for name, host in self._hosts.items()}
 
     def may_take(self, host: str, pool: str) -> bool:
         """Whether the host takes starts of the pool once there is room."""
         return (
-            self._hosts[host].serves(pool)
+            self._settings.hosts[host].serves(pool)
             and host not in self._drained
-            and (host, pool) not in self._paused
+            and not self._rests(host, pool)
             and not self._cut_off(host, pool)
         )
 
     def why_not(self, pool: str) -> str:
         """Why no host takes one more."""
-        serving = [name for name in self._reports if self._hosts[name].serves(pool)]
+        serving = [name for name in self._hosts if self._settings.hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
         drained = [name for name in serving if name in self._drained]
@@ -100,22 +127,57 @@ class Places:
         serving = [name for name in serving if name not in self._drained]
         cut_off = [name for name in serving if self._cut_off(name, pool)]
         if len(cut_off) == len(serving):
-            broker = self._pools[pool].broker
+            broker = self._settings.pools[pool].broker
             return f"the {broker} broker is not reached from {', '.join(sorted(cut_off))}"
-        paused = [name for name in serving if (name, pool) in self._paused]
-        if paused:
-            return f"instances failed on {', '.join(sorted(paused))}"
-        if any(self._free[name] > 0 for name in serving if name not in cut_off):
-            return "each host starts a few at a time"
-        return "every host is full"
+        resting = sorted(name for name in serving if self._rests(name, pool))
+        if resting:
+            return f"instances failed on {', '.join(resting)}"
+        free = [name for name in serving if name not in cut_off and self._hosts[name].free > 0]
+        short = sorted(name for name in free if self._lacks_memory(name, pool))
+        if short and len(short) == len(free):
+            memory_mb = self._settings.pools[pool].memory_mb
+            return f"one more takes {memory_mb} MB, too much for {', '.join(short)}"
+        return "each host starts a few at a time" if free else "every host is full"
 
-    def _takes(self, host: str, pool: str) -> bool:
-        return self.may_take(host, pool) and self._free[host] > 0 and self._starts_left[host] > 0
+    def _takes(self, name: str, pool: str) -> bool:
+        host, failed = self._hosts[name], self._failures.get((name, pool))
+        return (
+            host.free > 0
+            and host.starts_left > 0
+            and not self._lacks_memory(name, pool)
+            and self.may_take(name, pool)
+            # A host that is suspect is tried with one.
+            and (failed is None or not failed.is_suspect or (name, pool) not in self._tried)
+        )
+
+    def _lacks_memory(self, name: str, pool: str) -> bool:
+        host, memory_mb = self._hosts[name], self._settings.pools[pool].memory_mb
+        if memory_mb == 0:
+            return False
+        return host.is_short_of_memory or (
+            host.memory_mb is not None and host.memory_mb < memory_mb
+        )
+
+    def _rests(self, host: str, pool: str) -> bool:
+        failed = self._failures.get((host, pool))
+        return failed is not None and failed.pause_until > self._now
 
     def _cut_off(self, host: str, pool: str) -> bool:
         """Whether the host does not reach the pool's broker: what starts there would do nothing."""
-        broker = self._pools[pool].broker
+        pools = self._settings.pools
         return any(
-            instance.cut_off and self._pools[instance.pool].broker == broker
-            for instance in self._reports[host].instances
+            instance.cut_off and pools[instance.pool].broker == pools[pool].broker
+            for instance in self._hosts[host].report.instances
         )
+
+
+def _numbers(report: HostReport, pool: str) -> list[int]:
+    """Numbers for new instances, the one to take first last: the lowest that is not in use.
+
+    One that has failed shows so until it is started anew, and comes last, the earliest first.
+    """
+    own = [instance for instance in report.instances if instance.pool == pool]
+    held = {instance.number for instance in own if instance.state in _HOLDS_A_PLACE}
+    failed = {instance.number: instance.state_since for instance in failed_lately(own)}
+    candidates = set(range(1, MAX_INSTANCE_NUMBER + 1)) - held
+    return sorted(candidates, key=lambda n: (n in failed, failed.get(n, 0.0), n), reverse=True)

@@ -161,9 +161,12 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
     if desired > settled + step:
         desired = max(running, settled + step)
         limit = f"at most {step} starts in {case.scaler.scale_up_period_s:g} s"
-    # What stops, is paused or drained still runs, and what cannot be seen may well be working: all
-    # of them count against the maximum.
-    no_use = inputs.stopping + inputs.paused + inputs.draining
+    if inputs.breaker and desired > (probing := running + (inputs.starting == 0)):
+        desired = probing
+        limit = f"starts fail on {', '.join(inputs.suspects)}: one at a time"
+    # What stops, is paused, drained or late still runs, and what is not seen may well be working:
+    # all of them count against the maximum.
+    no_use = inputs.stopping + inputs.paused + inputs.draining + inputs.overdue
     held = no_use + inputs.unreported + inputs.unseen
     ceiling = limits.maximum.count - held
     if desired >= ceiling < wanted:

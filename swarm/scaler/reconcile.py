@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from swarm.brokers import BrokerName
-from swarm.scaler import placement, policy
+from swarm.scaler import failing, placement, policy
 from swarm.scaler.backlog import Backlog
 from swarm.scaler.inputs import Tallies
 from swarm.scaler.limits import Orders, effective
@@ -76,21 +76,35 @@ class Reconciler:
         observation = await self._observe(now, orders)
         self._proofs = placement.gather_proofs(observation, self._proofs)
         self._tallies.count(observation.hosts, observation.drained)
+        failures = failing.failures(self._settings, observation)
         decisions = {}
         for name, pool in self._settings.pools.items():
             limits = effective(pool, at, orders.overrides.get(name, ()))
-            decisions[name] = self._decide(name, pool, observation, limits)
+            decisions[name] = self._decide(name, pool, observation, limits, failures)
         plan = placement.plan(decisions, self._settings, observation, self._proofs)
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)
         return Outcome(observation, decisions, tuple(results), plan.notes)
 
     def _decide(
-        self, name: str, pool: PoolSettings, observation: Observation, limits: Limits
+        self,
+        name: str,
+        pool: PoolSettings,
+        observation: Observation,
+        limits: Limits,
+        failures: Mapping[tuple[str, str], failing.Failures],
     ) -> Decision:
         scaler = self._settings.scaler
         proved = placement.proved_idle(name, observation, self._proofs)
-        inputs = self._tallies.inputs(name, pool, scaler, observation, proved=len(proved))
+        inputs = self._tallies.inputs(
+            name,
+            pool,
+            scaler,
+            observation,
+            proved=len(proved),
+            suspects=failing.suspects(failures, name),
+            breaker=failing.breaker_is_open(failures, name, self._settings, observation),
+        )
         decision, self._memories[name] = policy.decide(
             name, pool, scaler, inputs, limits, self._memories[name]
         )

@@ -44,7 +44,7 @@ def entry(number: int = 1, *, word: dict[str, Any] | None = None, **fields: Any)
 
 
 def line(sequence: int = 0, *, now: float = HOST_NOW, **fields: Any) -> bytes:
-    document = {"sequence": sequence, "now": now, "memory_available_mb": 512, **fields}
+    document = {"sequence": sequence, "now": now, "memory_available_mb": 4096, **fields}
     if sequence == 0:
         document = {"version": 1, "instances": [], **document}
     return json.dumps(document).encode()

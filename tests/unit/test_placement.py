@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swarm.scaler.failing import breaker_is_open, failures, suspects
 from swarm.scaler.model import (
     Cause,
     Decision,
@@ -22,6 +23,7 @@ from swarm.scaler.model import (
 from swarm.scaler.placement import IdleProof, Plan, Proofs, gather_proofs, plan, proved_idle
 from swarm.settings import HostSettings
 from tests.builders import (
+    BROWSER,
     NOW,
     make_host,
     make_instance,
@@ -33,6 +35,7 @@ from tests.builders import (
 )
 
 HOSTS = {"h1": make_host(), "h2": make_host()}
+AWAY = Unknown("away")
 
 
 def decision(running: int, desired: int, pool: str = "browser") -> dict[str, Decision]:
@@ -82,11 +85,21 @@ def test_a_host_starts_a_few_at_a_time() -> None:
     assert result.notes == ("browser: 2 of 6 starts wait, each host starts a few at a time",)
 
 
-def test_the_lowest_free_number_is_taken_and_a_failed_one_is_free() -> None:
-    instances = (make_instance(1, "busy"), make_instance(2, "failed"), make_instance(4, "stopping"))
+def test_the_lowest_free_number_is_taken_and_a_failed_one_is_free_after_a_success() -> None:
+    busy = make_instance(1, "busy", state_for_s=500)
+    instances = (busy, make_instance(2, "failed"), make_instance(4, "stopping"))
     hosts = {"h1": make_host(), "h2": make_host(pools=["analysis"])}
     starts = made(decision(1, 3), fleet(instances), hosts=hosts).actions
     assert starts == (Start("h1", "browser", 2), Start("h1", "browser", 3))
+
+
+def test_one_that_failed_keeps_its_number_as_long_as_others_are_free() -> None:
+    """Else nobody could tell how often instances failed there."""
+    instances = (make_instance(1, "busy"), make_instance(2, "failed", state_for_s=90))
+    hosts = {"h1": make_host(max_instances=99), "h2": make_host(pools=["analysis"])}
+    wants, scaler = decision(1, 99), {"host_starts_at_once": 99}
+    starts = made(wants, fleet(instances), hosts=hosts, scaler=scaler).actions
+    assert [start.number for start in starts] == [*range(3, 100), 2]
 
 
 @pytest.mark.parametrize("state", ["starting", "idle", "busy", "paused", "stopping", "unreported"])
@@ -137,6 +150,109 @@ def test_a_host_rests_after_a_failure(
     assert (result.actions == ()) is paused
     if paused:
         assert result.notes == ("browser: 1 of 1 starts wait, instances failed on h1",)
+
+
+def test_a_host_is_left_alone_for_longer_the_more_rounds_of_starts_failed() -> None:
+    def pause_s(*rounds_ago_s: float, together: int = 3) -> float:
+        failed = [
+            make_instance(10 * place + number, "failed", state_for_s=ago_s)
+            for place, ago_s in enumerate(rounds_ago_s)
+            for number in range(1, together + 1)
+        ]
+        found = failures(make_settings(), fleet(failed))
+        return found["h1", "browser"].pause_until - (NOW - rounds_ago_s[-1])
+
+    assert pause_s(0.0) == 60
+    assert pause_s(90.0, 0.0) == 120
+    assert pause_s(300.0, 90.0, 0.0) == 240
+    assert pause_s(*(5000.0 - 500 * n for n in range(9))) == 1800
+    assert pause_s(90.0, 0.0, together=1) == 60, "two in a row"
+    assert pause_s(300.0, 90.0, 0.0, together=1) == 240
+
+
+def test_a_success_ends_the_row_of_failures() -> None:
+    failed = [make_instance(number, "failed", state_for_s=90) for number in (1, 2, 3)]
+    assert failures(make_settings(), fleet([*failed, make_instance(4, state_for_s=80)])) == {}
+    assert ("h1", "browser") in failures(
+        make_settings(), fleet([*failed, make_instance(4, state_for_s=95)])
+    )
+
+
+@pytest.mark.parametrize(("age_s", "boot_s", "count"), [(60, 3, 0), (61, 3, 1), (61, 30, 0)])
+def test_a_start_that_takes_too_long_has_failed(age_s: float, boot_s: float, count: int) -> None:
+    late = make_instance(1, "starting", state_for_s=age_s)
+    told = make_instance(2, "busy", boot_time_s=boot_s, state_for_s=70)
+    found = failures(make_settings(), fleet([late, told]))
+    assert sum(each.count for each in found.values()) == count
+
+
+def test_a_suspect_host_is_tried_with_one_start() -> None:
+    failed = [make_instance(number, "failed", state_for_s=90) for number in (1, 2, 3)]
+    observation = fleet(failed, Unknown("away"))
+    assert made(decision(0, 4), observation).actions == (Start("h1", "browser", 4),)
+    trying = fleet([*failed, make_instance(4, "starting")], Unknown("away"))
+    assert made(decision(0, 4), trying).actions == ()
+
+
+def test_half_of_the_hosts_open_the_breaker() -> None:
+    failed = [make_instance(number, "failed") for number in (1, 2, 3)]
+    one, settings = fleet(failed), make_settings()
+    found = failures(settings, one)
+    assert suspects(found, "browser") == ["h1"]
+    assert breaker_is_open(found, "browser", settings, one)
+    assert not breaker_is_open(found, "analysis", settings, one)
+    three = {**settings.hosts, "h3": make_host()}
+    settings = settings.model_copy(update={"hosts": three})
+    many = replace(one, hosts={**one.hosts, "h3": HostReport(())})
+    assert not breaker_is_open(failures(settings, many), "browser", settings, many)
+
+
+class TestMemory:
+    """A pool whose instances take 420 MB."""
+
+    def on(self, h1: HostReport, h2: HostReport | Unknown = AWAY, count: int = 4) -> Plan:
+        observation = replace(make_observation(0), hosts={"h1": h1, "h2": h2})
+        return made(decision(0, count), observation)
+
+    @pytest.mark.parametrize(("available_mb", "starts"), [(419, 0), (420, 1), (900, 2), (None, 4)])
+    def test_a_host_starts_as_many_as_its_memory_bears(
+        self, available_mb: int | None, starts: int
+    ) -> None:
+        result = self.on(HostReport((), memory_available_mb=available_mb))
+        assert len(result.actions) == starts
+        if starts < 4:
+            assert result.notes == (
+                f"browser: {4 - starts} of 4 starts wait, one more takes 420 MB, too much for h1",
+            )
+
+    def test_what_is_starting_has_not_taken_its_memory_yet(self) -> None:
+        starting = (make_instance(1, "starting"), make_instance(2, "busy"))
+        result = self.on(HostReport(starting, memory_available_mb=1000))
+        assert len(result.actions) == 1
+
+    def test_the_host_with_most_memory_for_each_place_comes_first(self) -> None:
+        less, more = (HostReport((), memory_available_mb=mb) for mb in (2000, 3000))
+        assert [start.host for start in self.on(less, more).actions] == ["h2", "h2", "h2", "h1"]
+
+    def test_a_host_under_memory_pressure_starts_nothing(self) -> None:
+        pressed = HostReport((), memory_available_mb=9000, memory_pressure=10.0)
+        assert self.on(pressed).actions == ()
+        fine = replace(pressed, memory_pressure=9.9)
+        assert len(self.on(fine).actions) == 4
+
+    def test_a_host_whose_processors_are_busy_is_the_last_choice(self) -> None:
+        busy = HostReport((), memory_available_mb=9000, cpu_pressure=60.0)
+        calm = HostReport((), memory_available_mb=900, cpu_pressure=59.0)
+        assert [start.host for start in self.on(busy, calm).actions] == ["h2", "h2", "h1", "h1"]
+
+    def test_a_pool_that_does_not_consider_it_goes_where_places_are(self) -> None:
+        settings = make_settings(pools={"browser": {**BROWSER, "max_instances": 9, "memory_mb": 0}})
+        reports = (HostReport((), memory_available_mb=mb, memory_pressure=50) for mb in (1, 9000))
+        observation = replace(
+            make_observation(0), hosts=dict(zip(("h1", "h2"), reports, strict=True))
+        )
+        starts = plan(decision(0, 4), settings, observation, {}).actions
+        assert [start.host for start in starts] == ["h1", "h2", "h1", "h2"]
 
 
 def test_a_failure_of_one_pool_does_not_pause_another() -> None:

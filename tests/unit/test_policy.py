@@ -97,6 +97,28 @@ def test_what_was_started_lately_counts_against_the_step() -> None:
     assert (decision.desired, decision.limit) == (7, "at most 6 starts in 10 s")
 
 
+def test_while_starts_fail_everywhere_one_is_tried_at_a_time() -> None:
+    def desired(*states: str) -> tuple[int, str | None]:
+        instances = [make_instance(number, state) for number, state in enumerate(states, start=1)]
+        inputs = replace(
+            make_inputs(make_observation(50, instances)), breaker=True, suspects=("h1", "h2")
+        )
+        limits = effective(make_pool(), AT)
+        made, _ = decide("browser", make_pool(), make_scaler(), inputs, limits, CALM)
+        return made.desired, made.limit
+
+    told = "starts fail on h1, h2: one at a time"
+    assert desired() == (1, told)
+    assert desired("busy") == (2, told)
+    assert desired("busy", "starting") == (2, told)
+
+
+def test_a_start_that_takes_too_long_is_no_capacity_and_has_its_place() -> None:
+    late = make_instance(1, "starting", state_for_s=61)
+    made, _ = turn(make_observation(9, (late,)))
+    assert (made.running, made.desired, made.limit) == (0, 5, "max_instances 6")
+
+
 def test_a_thousand_may_be_started_beside_a_thousand() -> None:
     observation = make_observation(1000, make_instances(busy=1000))
     decision, _ = turn(observation, pool={"max_instances": 5000})

@@ -43,6 +43,14 @@ def parse(*entries: object, **fields: Any) -> HostReport:
     return parse_list(json.dumps(document), host="h1", report_max_age_s=15, at=5000.0)
 
 
+def test_pressures_are_read_and_an_earlier_release_tells_none() -> None:
+    told = parse(memory_pressure=1.5, cpu_pressure=80)
+    assert (told.memory_pressure, told.cpu_pressure) == (1.5, 80.0)
+    assert (parse().memory_pressure, parse().cpu_pressure) == (None, None)
+    with pytest.raises(ValueError, match="could not convert"):
+        parse(cpu_pressure="much")
+
+
 def instance(*args: Any, **fields: Any) -> Instance:
     [found] = parse(entry(*args, **fields)).instances
     return found

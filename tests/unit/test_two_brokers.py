@@ -147,6 +147,8 @@ async def test_the_fallback_goes_back_to_zero() -> None:
     world.add(1, pool=FALLBACK, idle_for_s=600.0)
     world.fallback.queues.lengths["browser"] = 0
     world.primary.find()
+    await world.turn()
+    world.add(1)
     await world.turns(100)
     assert world.running(FALLBACK) == []
     assert world.running(PRIMARY) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -19,6 +20,7 @@ import pytest
 from swarm import unitctl
 from swarm.system_bus import BusError, Call, SystemBus
 from swarm.unit_bus import Units
+from swarm.unit_entry import pressures
 from swarm.unit_watch import LATE_S, RequestError, Requests, Told, Words
 from tests.builders import make_status
 from tests.loopback import wait_until
@@ -306,7 +308,7 @@ def test_a_channel_tells_all_then_changes_then_that_nothing_changed(
 
     make_status(number=3, pid=812, done=154, written_at=time.monotonic()).write(tmp_path)
     heartbeat = watching.line()
-    assert heartbeat.keys() == {"sequence", "now", "memory_available_mb"}
+    assert heartbeat.keys() - pressures() == {"sequence", "now", "memory_available_mb"}
     assert heartbeat["sequence"] == 4
     assert heartbeat["now"] - first["now"] == pytest.approx(5, abs=0.5)
 
@@ -416,3 +418,29 @@ def test_it_takes_at_most_15_mb(systemctl: StubSystemctl, bus: StubBus, tmp_path
     [resident] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
     watching.close()
     assert int(resident) * 1024 <= 15_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("some avg10=12.34 avg60=1.00 avg300=0.00 total=9\nfull avg10=0.00\n", {12.34}),
+        ("", set()),
+        ("some\n", set()),
+        ("some avg10=? avg60=1.00\n", set()),
+        (None, set()),
+    ],
+)
+def test_pressures_are_what_the_kernel_tells_or_left_out(
+    content: str | None, found: set[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: str, **_: Any) -> io.StringIO:
+        assert path in {"/proc/pressure/memory", "/proc/pressure/cpu"}
+        if content is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(content)
+
+    monkeypatch.setattr("builtins.open", read)
+    told = pressures()
+    monkeypatch.undo()
+    names = {"memory_pressure", "cpu_pressure"} if found else set()
+    assert (set(told), set(told.values())) == (names, found)

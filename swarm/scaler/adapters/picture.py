@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from swarm.scaler.adapters.systemd import parse_instance
+from swarm.scaler.adapters.systemd import parse_instance, parse_pressures
 from swarm.scaler.model import HostReport, Instance
 from swarm.unit_entry import PROTOCOL_VERSION
 
@@ -103,7 +103,9 @@ class Picture:
         else:
             shown = self.report.instances
         self._instances = instances
-        self.report = HostReport(shown, document.get("memory_available_mb"), seen_at)
+        self.report = HostReport(
+            shown, document.get("memory_available_mb"), seen_at, **parse_pressures(document)
+        )
         self.looked = int(document.get("look", self.looked))
         self._next += 1
         return is_news

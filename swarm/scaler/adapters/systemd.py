@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from swarm.scaler.model import HostReport, Instance, InstanceState
@@ -44,7 +45,20 @@ def parse_list(answer: str, *, host: str, report_max_age_s: float, at: float) ->
     return HostReport(
         tuple(instance for instance in instances if instance is not None),
         document.get("memory_available_mb"),
+        **parse_pressures(document),
     )
+
+
+def parse_pressures(document: Mapping[str, Any]) -> dict[str, float | None]:
+    """What a host tells of its pressures; an earlier release does not.
+
+    Raises:
+        one of `MALFORMED`: it is no number.
+    """
+    return {
+        name: None if document.get(name) is None else float(document[name])
+        for name in ("memory_pressure", "cpu_pressure")
+    }
 
 
 def parse_instance(
