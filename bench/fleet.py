@@ -75,12 +75,12 @@ class Fleet:
             "scaler": {
                 "metrics_port": free_port(),
                 "state_directory": str(directory / "state"),
+                "data_directory": str(directory / "state"),
             },
             "flower": {"url": f"http://127.0.0.1:{fleet.flower_port}"},
             "worker": {"status_directory": str(fleet.status_directory)},
         }
         if budget is not None:
-            document["scaler"]["data_directory"] = str(directory / "state")
             document["brokers"] = {"primary": {"budget": {"limit": budget}}}
         fleet.config.write_text(yaml.safe_dump(document), encoding="utf-8")
         (fleet.credentials / "flower-auth").write_text(_AUTH, encoding="utf-8")

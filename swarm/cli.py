@@ -1,6 +1,7 @@
 """The command line: `swarm submit`, `swarm status` and the services' own entry points.
 
-Exit status: 0 done, 1 failed, 2 bad input or configuration, 3 the broker or the store is away.
+Exit status: 0 done, 1 failed, 2 bad input or configuration, 3 the broker, the store or the scaler
+is away, 4 a scaler runs here already.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from swarm.cancel_cli import cancel
 from swarm.config import config_path, load_settings
 from swarm.dead_cli import dead
 from swarm.errors import ConfigError, SwarmError
+from swarm.instance_cli import instance
 from swarm.payloads import read_payload
+from swarm.scaler_cli import scaler
 from swarm.settings import TaskType
 from swarm.status_cli import status
 
@@ -32,7 +35,7 @@ def cli() -> None:
     """A browser-automation swarm on bare VMs."""
 
 
-for command in (artifact, brokers, cancel, dead, run, schema, status):
+for command in (artifact, brokers, cancel, dead, instance, run, scaler, schema, status):
     cli.add_command(command)
 
 
@@ -58,19 +61,6 @@ def worker() -> None:
     from swarm.worker.main import main as run_worker
 
     sys.exit(run_worker())
-
-
-@cli.group()
-def scaler() -> None:
-    """The daemon that starts and stops instances."""
-
-
-@scaler.command("run")
-def scaler_run() -> None:
-    """Run until told to stop."""
-    from swarm.scaler.daemon import main as run_scaler
-
-    sys.exit(run_scaler())
 
 
 @cli.group()

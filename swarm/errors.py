@@ -26,6 +26,18 @@ class BrokerAwayError(TransientError):
     exit_status = 3
 
 
+class ScalerAwayError(TransientError):
+    """The scaler did not answer; nothing was changed."""
+
+    exit_status = 3
+
+
+class AlreadyRunningError(SwarmError):
+    """Another process does this already; nothing was touched."""
+
+    exit_status = 4
+
+
 class DeadLetteredError(PermanentError):
     """The task is in the dead-letter list; `swarm dead show` tells why."""
 

@@ -213,7 +213,8 @@ class ScalerSettings(_Section):
     state_directory: Path = Field(default=Path("/run/swarm-scaler"), strict=False)
     """Holds status.json, which `swarm status` reads."""
     data_directory: Path = Field(default=Path("/var/lib/swarm-scaler"), strict=False)
-    """Holds what was asked of metered brokers, over restarts."""
+    """Holds what outlasts a restart, such as what was asked of metered brokers, and the lock by
+    which one scaler runs at a time."""
 
 
 class FlowerSettings(_Section):

@@ -47,25 +47,30 @@ def _print_status(document: dict[str, Any], settings: Settings) -> None:
         click.echo("")
         for name, broker in brokers.items():
             click.echo(f"the {name} broker {_condition(broker)}")
+    orders = document.get("orders", [])
+    if orders:
+        click.echo("\n" + "\n".join(order["text"] for order in orders))
     for name, pool in document["pools"].items():
-        waiting = "unknown" if pool["waiting"] is None else pool["waiting"]
-        click.echo(
-            f"\n{name}: {pool['running']} running, {pool['desired']} desired, {waiting} waiting"
-            f" ({pool['reason']})"
-        )
-        for host, report in document["hosts"].items():
-            if not report["answers"]:
-                continue
-            for instance in report["instances"]:
-                if instance["pool"] == name:
-                    click.echo(
-                        f"  celery-{name}@{instance['number']} on {host}: {instance['state']}, "
-                        f"{instance['active']} active, {instance['tasks_ended']} ended"
-                        + (f" ({instance['trouble']})" if instance["trouble"] else "")
-                    )
+        _print_pool(name, pool, document["hosts"])
     for host, report in document["hosts"].items():
         if not report["answers"]:
             click.echo(f"\n{host} does not answer: {report['reason']}")
+
+
+def _print_pool(name: str, pool: dict[str, Any], hosts: dict[str, Any]) -> None:
+    waiting = "unknown" if pool["waiting"] is None else pool["waiting"]
+    click.echo(
+        f"\n{name}: {pool['running']} running, {pool['desired']} desired, {waiting} waiting"
+        f" ({pool['reason']})"
+    )
+    for host, report in hosts.items():
+        for instance in report["instances"]:
+            if instance["pool"] == name:
+                click.echo(
+                    f"  celery-{name}@{instance['number']} on {host}: {instance['state']}, "
+                    f"{instance['active']} active, {instance['tasks_ended']} ended"
+                    + (f" ({instance['trouble']})" if instance["trouble"] else "")
+                )
 
 
 def _condition(broker: dict[str, Any]) -> str:

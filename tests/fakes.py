@@ -25,6 +25,7 @@ from swarm.scaler.model import (
     Undrain,
     Unknown,
 )
+from swarm.scaler.orders import Order, with_order, without
 from swarm.scaler.ports import BrokerSide, CommandError
 from swarm.witness import Witness
 from tests.builders import NOW, dated
@@ -208,3 +209,22 @@ class FakeUnits:
             raise CommandError(self.away or self.refuses or "")
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", pool) or not 1 <= number <= 99:
             raise CommandError(f"refused: start {pool} {number}")
+
+
+@dataclass
+class FakeOrders:
+    """An `OrderKeeper` whose orders never end."""
+
+    problem: str | None = None
+    given: tuple[Order, ...] = ()
+
+    def standing(self) -> tuple[Order, ...]:
+        return self.given
+
+    def give(self, order: Order) -> None:
+        self.given = with_order(self.given, order)
+
+    def withdraw(self, *keys: tuple[object, ...]) -> tuple[Order, ...]:
+        withdrawn = tuple(order for order in self.given if order.key in keys)
+        self.given = without(self.given, *keys)
+        return withdrawn

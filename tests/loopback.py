@@ -136,4 +136,5 @@ class NotifySocket:
             last.sendto(b"END", str(self.path))
         self._thread.join()
         self._socket.close()
+        # For the next one here.
         self.path.unlink()

@@ -28,16 +28,26 @@ from swarm.environment import (
 )
 from swarm.errors import ConfigError
 from swarm.scaler.adapters.accounts import BrokerAccounts
+from swarm.scaler.adapters.ages import Ages
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import HANDSHAKES_AT_ONCE, make_runner
+from swarm.scaler.adapters.control_socket import ControlSocket, control_path
+from swarm.scaler.adapters.decision_log import DecisionLog
+from swarm.scaler.adapters.dry_run import DryRunUnits
 from swarm.scaler.adapters.flower import FlowerQueues
+from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
+from swarm.scaler.adapters.order_book import OrderBook
+from swarm.scaler.aftermath import Aftermath, Event
 from swarm.scaler.config_file import ConfigFile, read_with_hosts
+from swarm.scaler.control import Control
+from swarm.scaler.decisions import Recorder
 from swarm.scaler.hosts import Hosts
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
-from swarm.scaler.ports import BrokerSide
+from swarm.scaler.orders import in_force
+from swarm.scaler.ports import BrokerSide, UnitManager
 from swarm.scaler.reconcile import Reconciler
 from swarm.scaler.snapshot import Snapshots
 from swarm.scaler.story import Narrator, status_line
@@ -58,18 +68,20 @@ _NEWS_SHARE = 0.025
 _SETTLE_S = 20.0
 
 
-def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Run until SIGTERM or SIGINT.
+def main(environ: Mapping[str, str] = os.environ, *, dry_run: bool = False) -> int:
+    """Run until SIGTERM or SIGINT. A dry run starts and stops nothing.
 
     Raises:
         ConfigError: before anything has started.
+        AlreadyRunningError: another scaler runs here.
     """
     settings = read_with_hosts(environ)
     brokers = read_pools_brokers(settings, environ)
     notifier = Notifier(environ)
     level = environ.get("SWARM_LOGLEVEL", "info")
     logs.setup(level, under_systemd=notifier.under_systemd, environ=environ)
-    asyncio.run(Daemon(settings, brokers, notifier, environ).run())
+    with hold_lock(settings.scaler.data_directory / "scaler.lock"):
+        asyncio.run(Daemon(settings, brokers, notifier, environ, dry_run=dry_run).run())
     return 0
 
 
@@ -82,13 +94,19 @@ class Daemon:
         brokers: Sequence[Broker],
         notifier: Notifier,
         environ: Mapping[str, str],
+        *,
+        dry_run: bool = False,
     ) -> None:
         self._settings = settings
         self._brokers = brokers
         self._notifier = notifier
         self._environ = environ
-        self._metrics = ScalerMetrics(settings)
-        self._narrator = Narrator()
+        self._dry_run = dry_run
+        self._metrics = ScalerMetrics(settings, dry_run=dry_run)
+        self._aftermath = Aftermath()
+        self._ages = Ages()
+        self._metrics.registry.register(self._ages)
+        self._narrator = Narrator(dry_run=dry_run)
         self._snapshots = Snapshots()
         self._accounts: dict[BrokerName, BrokerAccounts] = {}
         self._snapshot_failed = False
@@ -96,6 +114,9 @@ class Daemon:
         self._news = asyncio.Event()
         self._config = ConfigFile(settings, environ)
         self._handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+        self._orders = OrderBook(settings.scaler.data_directory / "orders.json")
+        self._decisions = DecisionLog(settings.scaler.data_directory / "decisions.jsonl")
+        self._control = Control(settings, self._orders, clock=time.time, on_order=self._news.set)
 
     async def run(self) -> None:
         """Turn after turn until told to stop."""
@@ -115,9 +136,20 @@ class Daemon:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE_S):
                     await asyncio.gather(*(each.settled() for each in hosts.units.values()))
-            await self._loop(Reconciler(self._settings, sides, hosts.units), hosts)
+            stack.callback(self._decisions.close)
+            path = control_path(scaler)
+            await stack.enter_async_context(ControlSocket(path, self._control.answer))
+            if self._dry_run:
+                log.warning("dry run: nothing is started and nothing is stopped")
+            await self._loop(Reconciler(self._settings, sides, self._hands(hosts)), hosts)
         self._notifier.stopping("stopped; instances run on")
         log.info("stopped; instances run on")
+
+    def _hands(self, hosts: Hosts[WatchedUnits]) -> Mapping[str, UnitManager]:
+        """What the turns have to do with; it stays as it is when the hosts change."""
+        if not self._dry_run:
+            return dict(hosts.units)
+        return {name: DryRunUnits(each) for name, each in hosts.units.items()}
 
     def _leave(self) -> None:
         self._stop.set()
@@ -156,9 +188,10 @@ class Daemon:
         self._apply(hosts, reconciler)
 
     def _apply(self, hosts: Hosts[WatchedUnits], reconciler: Reconciler) -> None:
-        settings = self._settings.model_copy(update={"hosts": dict(hosts.settings)})
-        reconciler.change(settings, dict(hosts.units), leaving=hosts.leaving)
-        self._metrics.configure(settings)
+        self._settings = self._settings.model_copy(update={"hosts": dict(hosts.settings)})
+        reconciler.change(self._settings, self._hands(hosts), leaving=hosts.leaving)
+        self._metrics.configure(self._settings)
+        self._control.configure(self._settings)
 
     async def _enter(self, stack: AsyncExitStack, broker: Broker) -> BrokerSide:
         alone = len(self._brokers) == 1
@@ -192,20 +225,23 @@ class Daemon:
         return BrokerSide(queues, view, metered=budget is not None)
 
     async def _loop(self, reconciler: Reconciler, hosts: Hosts[WatchedUnits]) -> None:
-        first = True
+        first, recorder = True, Recorder(self._settings.scaler, dry_run=self._dry_run)
         while not self._stop.is_set():
             if (settings := await self._config.news()) is not None:
                 await self._change_hosts(settings, hosts, reconciler)
             started_at, worked_s = time.monotonic(), time.process_time()
             self._news.clear()
+            at, orders = datetime.now(UTC), in_force(self._orders.standing(), self._settings)
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
-                    outcome = await reconciler.turn(started_at, at=datetime.now(UTC))
+                    outcome = await reconciler.turn(started_at, at=at, orders=orders)
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue
             for accounts in self._accounts.values():
                 await accounts.account(outcome)
+            if (line := recorder.line(outcome, orders, at)) is not None:
+                self._decisions.append(line)
             if gone := await hosts.tidy(outcome.observation):
                 log.info("left and empty: %s", ", ".join(sorted(gone)))
                 self._apply(hosts, reconciler)
@@ -225,6 +261,13 @@ class Daemon:
     def _tell(self, outcome: Outcome, *, seconds: float, first: bool) -> None:
         for is_warning, sentence in self._narrator.lines(outcome):
             log.log(logging.WARNING if is_warning else logging.INFO, sentence)
+        for finding in () if self._dry_run else self._aftermath.take(outcome):
+            self._metrics.found(finding)
+            if finding.event is not Event.REVERSAL:
+                log.warning("%s", finding.sentence)
+        orders = self._orders.standing()
+        self._ages.saw(outcome, orders)
+        self._control.saw(outcome)
         self._metrics.show(outcome, seconds=seconds)
         meters: dict[str, Meter] = {
             name: accounts.meter for name, accounts in self._accounts.items()
@@ -232,7 +275,9 @@ class Daemon:
         self._metrics.show_budgets(meters)
         self._write_snapshot(outcome, meters)
         maxima = {name: pool.max_instances for name, pool in self._settings.pools.items()}
-        line = status_line(outcome, maxima)
+        line = status_line(outcome, maxima, orders)
+        if self._dry_run:
+            line = f"dry run: {line}"
         if first:
             self._notifier.ready(line)
         else:
@@ -244,7 +289,10 @@ class Daemon:
         scratch = target.with_suffix(".tmp")
         try:
             scratch.write_text(
-                self._snapshots.text(outcome, meters, written_at=time.time()), "utf-8"
+                self._snapshots.text(
+                    outcome, meters, orders=self._orders.standing(), written_at=time.time()
+                ),
+                "utf-8",
             )
             scratch.replace(target)
         except OSError as exc:

@@ -47,6 +47,12 @@ def reckon(
     return reckoning, replace(memory, needs=needs, ends=ends)
 
 
+def with_pace(memory: PoolMemory, inputs: Inputs, pace: float) -> PoolMemory:
+    """A memory by which tasks end at this pace, where the turns before are not known."""
+    before = inputs.ended - pace * PACE_WINDOW_S
+    return replace(memory, ends=((inputs.now - PACE_WINDOW_S, before),))
+
+
 def times_s(pool: PoolSettings, inputs: Inputs) -> tuple[float, float]:
     """Of a task and of a start: as measured, else as the configuration expects."""
     service_time_s, boot_time_s = inputs.service_time_s, inputs.boot_time_s
@@ -87,14 +93,14 @@ def worth_keeping(needs: Needs, now: float, scaler: ScalerSettings) -> int:
     return low
 
 
-def _pace(ends: Sequence[tuple[float, int]]) -> float:
+def _pace(ends: Sequence[tuple[float, float]]) -> float:
     """Tasks that end in a second. An instance that is gone takes what it has done with it."""
     span = ends[-1][0] - ends[0][0]
     ended = sum(max(0, after - before) for (_, before), (_, after) in pairwise(ends))
     return ended / span if span > 0 else 0.0
 
 
-def _lately(counts: Sequence[tuple[float, int]], since: float) -> tuple[tuple[float, int], ...]:
+def _lately(counts: Sequence[tuple[float, float]], since: float) -> tuple[tuple[float, float], ...]:
     return tuple((at, count) for at, count in counts if at >= since)
 
 

@@ -7,7 +7,7 @@ counted again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm.scaler.failing import overdue_s
@@ -22,6 +22,8 @@ from swarm.scaler.model import (
 from swarm.settings import PoolSettings, ScalerSettings
 
 _CAPACITY = {InstanceState.STARTING, InstanceState.IDLE, InstanceState.BUSY}
+#: What is no use any more on a host that is drained.
+_LEAVES = _CAPACITY | {InstanceState.DRAINING}
 #: What says of itself how many places it has.
 _WORKS = {
     InstanceState.IDLE,
@@ -36,6 +38,8 @@ class _Tally:
     """One pool's instances on one host."""
 
     states: Mapping[InstanceState, int]
+    drained: int
+    """Those that would be capacity, or could be again, if their host were not drained."""
     states_since: tuple[float, ...]
     """Of those that are capacity."""
     starting_since: tuple[float, ...]
@@ -49,15 +53,19 @@ class _Tally:
     boot_time_s: float
 
     @classmethod
-    def of(cls, instances: Iterable[Instance]) -> _Tally:
+    def of(cls, instances: Iterable[Instance], *, drained: bool) -> _Tally:
         instances = tuple(instances)
-        busy = [each for each in instances if each.state is InstanceState.BUSY]
+        staying = [each for each in instances if not (drained and each.state in _LEAVES)]
+        busy = [each for each in staying if each.state is InstanceState.BUSY]
         active = sum(min(each.active, each.capacity) for each in busy)
         boots = [each.boot_time_s for each in instances if each.boot_time_s is not None]
         return cls(
-            Counter(each.state for each in instances),
-            tuple(each.state_since for each in instances if each.state in _CAPACITY),
-            tuple(each.state_since for each in instances if each.state is InstanceState.STARTING),
+            Counter(each.state for each in staying),
+            drained=len(instances) - len(staying),
+            states_since=tuple(each.state_since for each in staying if each.state in _CAPACITY),
+            starting_since=tuple(
+                each.state_since for each in staying if each.state is InstanceState.STARTING
+            ),
             active=active,
             open=sum(each.capacity for each in busy) - active,
             reserved=sum(each.reserved for each in instances),
@@ -74,11 +82,13 @@ class Tallies:
     """The instances of every host, counted by pool."""
 
     def __init__(self) -> None:
-        self._hosts: dict[str, tuple[tuple[Instance, ...], dict[str, _Tally]]] = {}
+        self._hosts: dict[str, tuple[tuple[Instance, ...], bool, dict[str, _Tally]]] = {}
         self._pools: dict[str, list[_Tally]] = {}
         self._away: tuple[str, ...] = ()
 
-    def count(self, hosts: Mapping[str, HostReport | Unknown]) -> None:
+    def count(
+        self, hosts: Mapping[str, HostReport | Unknown], drained: Container[str] = ()
+    ) -> None:
         """Take in a turn's answers."""
         before, self._hosts, self._pools = self._hosts, {}, {}
         self._away = tuple(
@@ -87,11 +97,11 @@ class Tallies:
         for name, report in hosts.items():
             if not isinstance(report, HostReport):
                 continue
-            known = before.get(name)
-            if known is None or known[0] is not report.instances:
-                known = (report.instances, _by_pool(report.instances))
+            known, is_drained = before.get(name), name in drained
+            if known is None or known[0] is not report.instances or known[1] != is_drained:
+                known = (report.instances, is_drained, _by_pool(report.instances, is_drained))
             self._hosts[name] = known
-            for pool, tally in known[1].items():
+            for pool, tally in known[2].items():
                 self._pools.setdefault(pool, []).append(tally)
 
     def inputs(
@@ -128,6 +138,7 @@ class Tallies:
             down=observation.brokers[pool.broker].describe(pool.broker) if down else None,
             away=self._away,
             **{state.value: count for state, count in states.items()},
+            drained=sum(tally.drained for tally in tallies),
             overdue=overdue,
             unseen=sum(instance.pool == name for instance in observation.unseen),
             fresh=sum(at >= since for tally in tallies for at in tally.states_since),
@@ -144,8 +155,8 @@ class Tallies:
         )
 
 
-def _by_pool(instances: Iterable[Instance]) -> dict[str, _Tally]:
+def _by_pool(instances: Iterable[Instance], drained: bool) -> dict[str, _Tally]:  # noqa: FBT001
     pools: dict[str, list[Instance]] = {}
     for instance in instances:
         pools.setdefault(instance.pool, []).append(instance)
-    return {pool: _Tally.of(own) for pool, own in pools.items()}
+    return {pool: _Tally.of(own, drained=drained) for pool, own in pools.items()}

@@ -36,6 +36,8 @@ class Orders:
     """By pool, the latest last."""
     pinned: frozenset[InstanceKey] = frozenset()
     """Instances that are kept, whatever the policy says."""
+    drained: frozenset[str] = frozenset()
+    """Hosts on which nothing is started, and that are emptied."""
 
 
 def effective(pool: PoolSettings, at: datetime, overrides: Iterable[Override] = ()) -> Limits:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from swarm.witness import Witness
 
@@ -88,6 +89,8 @@ class Instance:
     """What it has asked of a metered broker since it started; None where nobody counts."""
     misconfigured: bool = False
     """It failed with exit status 2: starting it again changes nothing until somebody mends it."""
+    killed: bool = False
+    """It failed by a signal, such as SIGKILL when its stop took longer than its unit allows."""
 
     @property
     def key(self) -> InstanceKey:
@@ -156,6 +159,8 @@ class Observation:
     """Brokers that are down for long enough that their pools give way to another broker's."""
     pinned: frozenset[InstanceKey] = frozenset()
     """Instances that people want kept, whatever the policy says."""
+    drained: frozenset[str] = frozenset()
+    """Hosts that people want emptied: nothing is started there."""
 
     def seen_at(self, host: str) -> float:
         """The moment that a host's report is of."""
@@ -253,6 +258,9 @@ class Inputs:
     failed: int = 0
     unreported: int = 0
     """Instances, by state."""
+    drained: int = 0
+    """Starting, idle, busy and draining ones on hosts that are drained. They are no capacity, none
+    is taken back, and none of the counts above has them: they are stopped once they are done."""
     overdue: int = 0
     """Instances that should have been ready for long: they are no more counted as starting."""
     unseen: int = 0
@@ -265,7 +273,8 @@ class Inputs:
     breaker: bool = False
     """They do on half of the hosts at least: one is started at a time."""
     drainable: int = 0
-    """Idle ones that may be drained: nobody has pinned them, and they did not refuse lately."""
+    """Idle ones that may be drained: nobody has pinned them, they did not refuse lately, and their
+    hosts are not drained."""
     active: int = 0
     """Tasks that busy instances run, at most as many as they have places."""
     open: int = 0
@@ -346,7 +355,7 @@ class PoolMemory:
 
     needs: tuple[tuple[float, int], ...] = ()
     """(time, instances needed from then on), for the stabilisation window."""
-    ends: tuple[tuple[float, int], ...] = ()
+    ends: tuple[tuple[float, float], ...] = ()
     """(time, tasks that the instances have done), of the last seconds."""
     keep: int | None = None
     """Instances that were kept in the turn before; None before the first."""
@@ -366,6 +375,9 @@ class _OnInstance:
     pool: str
     number: int
 
+    verb: ClassVar[str]
+    """What programs call it."""
+
     @property
     def key(self) -> InstanceKey:
         return (self.host, self.pool, self.number)
@@ -375,25 +387,35 @@ class _OnInstance:
 class Start(_OnInstance):
     """Start an instance that does not run."""
 
+    verb: ClassVar = "start"
+
 
 @dataclass(frozen=True, slots=True)
 class Drain(_OnInstance):
     """Have an instance take no more tasks."""
+
+    verb: ClassVar = "drain"
 
 
 @dataclass(frozen=True, slots=True)
 class Renew(_OnInstance):
     """Ask an instance that drains how far it is, which has it go on draining."""
 
+    verb: ClassVar = "renew"
+
 
 @dataclass(frozen=True, slots=True)
 class Undrain(_OnInstance):
     """Have an instance that drains consume again."""
 
+    verb: ClassVar = "undrain"
+
 
 @dataclass(frozen=True, slots=True)
 class Stop(_OnInstance):
     """Stop an instance that is drained, and has proved it."""
+
+    verb: ClassVar = "stop"
 
 
 Action = Start | Drain | Renew | Undrain | Stop

@@ -46,7 +46,10 @@ class Plan:
 def drainable(pool: str, observation: Observation, refused: Collection[InstanceKey] = ()) -> int:
     """How many of the pool's instances could be drained because they are too many."""
     return sum(
-        drains.is_idle(each) and each.key not in refused and each.key not in observation.pinned
+        drains.is_idle(each)
+        and each.key not in refused
+        and each.key not in observation.pinned
+        and each.host not in observation.drained
         for each in observation.instances(pool)
     )
 
@@ -63,7 +66,8 @@ def plan(
     """The actions of one turn, over all pools, within every host's limits.
 
     On hosts that are `leaving` everything is drained, unless its pool needs more instances or it is
-    not known whether it does. Nothing new is asked of instances that `refused` to drain lately.
+    not known whether it does; on those that people have drained, whatever is needed. Nothing new is
+    asked of instances that `refused` to drain lately.
     """
     turn = _Turn(settings, observation, proofs, leaving, {*refused, *observation.pinned})
     # What the fallback holds is done first: it was accepted while the primary was away.
@@ -90,7 +94,7 @@ class _Turn:
         self._settings = settings
         self._observation = observation
         self._proofs = proofs
-        self._leaving = leaving
+        self._leaving = {*leaving, *observation.drained}
         self._kept = kept
         self._places = Places(settings, observation)
         self._draining: dict[str, list[Instance]] = {}
@@ -111,6 +115,7 @@ class _Turn:
     def scale(self, decision: Decision) -> None:
         """Carry the decision out, as far as room and proofs allow."""
         pool, direction = decision.pool, decision.direction
+        drained = self._observation.drained
         if decision.basis is not None and decision.basis.limits.no_stops is not None:
             self._stay.add(pool)
         missing = decision.desired - decision.running
@@ -119,7 +124,8 @@ class _Turn:
         self.actions += [Undrain(*each.key) for each in back]
         self._back |= {each.key for each in back}
         going = [each for each in own if each.key not in self._back]
-        leavers = [each for each in going if each.host in self._leaving]
+        ordered_out = [each for each in going if each.host in drained]
+        leavers = [each for each in going if each.host in self._leaving - drained]
         others = [each for each in going if each.host not in self._leaving]
         if direction is Direction.UP:
             self._start(decision, missing - len(back), beside=len(going))
@@ -132,7 +138,10 @@ class _Turn:
         if isinstance(self._observation.waiting.get(pool), int):
             self.actions += self._stopped_or_renewed(leavers)
             if direction is not Direction.UP and pool not in self._stay:
-                self._drain(self._on_leaving_hosts(pool))
+                self._drain(self._on(self._leaving - drained, pool))
+        self.actions += self._stopped_or_renewed(ordered_out)
+        if pool not in self._stay:
+            self._drain(self._on(drained, pool))
 
     def _taken_back(self, decision: Decision, own: Sequence[Instance]) -> list[Instance]:
         """Who of them is to consume again: whoever is needed, or may not be stopped for now."""
@@ -234,11 +243,12 @@ class _Turn:
             if each.key not in self._kept and each.host not in self._leaving
         ]
 
-    def _on_leaving_hosts(self, pool: str) -> list[Instance]:
+    def _on(self, hosts: Collection[str], pool: str) -> list[Instance]:
+        """Whom to drain so that these hosts become empty."""
         return [
             each
             for each in self._observation.instances(pool)
-            if each.host in self._leaving and each.state in _LEAVES and each.key not in self._kept
+            if each.host in hosts and each.state in _LEAVES and each.key not in self._kept
         ]
 
     def _given_up(self) -> list[Instance]:

@@ -62,6 +62,7 @@ class Places:
 
     def __init__(self, settings: Settings, observation: Observation) -> None:
         self._settings = settings
+        self._drained = observation.drained
         self._now = observation.now
         self._hosts = {
             name: _Host(name, report, settings)
@@ -118,6 +119,7 @@ class Places:
         """Whether the host takes starts of the pool once there is room."""
         return (
             self._settings.hosts[host].serves(pool)
+            and host not in self._drained
             and not self._rests(host, pool)
             and (host, self._settings.pools[pool].broker) not in self._cut_off
         )
@@ -127,6 +129,10 @@ class Places:
         serving = [name for name in self._hosts if self._settings.hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
+        drained = [name for name in serving if name in self._drained]
+        if len(drained) == len(serving):
+            return f"drained: {', '.join(sorted(drained))}"
+        serving = [name for name in serving if name not in self._drained]
         broker = self._settings.pools[pool].broker
         cut_off = [name for name in serving if (name, broker) in self._cut_off]
         if len(cut_off) == len(serving):

@@ -162,9 +162,10 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
     if inputs.breaker and desired > (probing := running + inputs.draining + (inputs.starting == 0)):
         desired = probing
         limit = f"starts fail on {', '.join(inputs.suspects)}: one at a time"
-    # What stops or is paused still runs, and what cannot be seen may well be working: all of them
-    # count against the maximum.
-    held = inputs.stopping + inputs.paused + inputs.overdue + inputs.unreported + inputs.unseen
+    # What stops, is paused, drained or late still runs, and what is not seen may well be working:
+    # all of them count against the maximum.
+    no_use = sum((inputs.stopping, inputs.paused, inputs.draining, inputs.drained, inputs.overdue))
+    held = no_use + inputs.unreported + inputs.unseen
     ceiling = limits.maximum.count - held
     if desired >= ceiling < wanted:
         desired = max(running, ceiling)

@@ -103,7 +103,7 @@ class Reconciler:
         self._proofs = drains.gather(
             observation, self._proofs, self._readings, asked_at=self._asked_at
         )
-        self._tallies.count(observation.hosts)
+        self._tallies.count(observation.hosts, observation.drained)
         failures = failing.failures(self._settings, observation)
         refused = self._refusals(now)
         decisions = {}
@@ -162,6 +162,7 @@ class Reconciler:
             brokers=conditions,
             confirmed_down=down,
             pinned=orders.pinned,
+            drained=orders.drained,
         )
 
     async def _waiting(

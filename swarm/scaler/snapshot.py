@@ -7,12 +7,13 @@ thousand of them it would cost more than all the rest of a turn.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import HostReport, Instance, Outcome, Unknown
+from swarm.scaler.orders import Order
 
 _FIELDS = tuple(field.name for field in fields(Instance))
 
@@ -24,13 +25,23 @@ class Snapshots:
         self._hosts: dict[str, tuple[object, str]] = {}
 
     def text(
-        self, outcome: Outcome, meters: Mapping[str, Meter] | None = None, *, written_at: float
+        self,
+        outcome: Outcome,
+        meters: Mapping[str, Meter] | None = None,
+        *,
+        orders: Iterable[Order] = (),
+        written_at: float,
     ) -> str:
         """The document; `written_at` is Unix time.
 
         Moments (`..._since`) are on the clock of which `now` is the time of the turn.
         """
-        head = json.dumps(_head(outcome, meters or {}, written_at=written_at))
+        head = json.dumps(
+            {
+                **_head(outcome, meters or {}, written_at=written_at),
+                "orders": [{**order.to_json(), "text": str(order)} for order in orders],
+            }
+        )
         self._hosts = {
             name: self._host(name, report) for name, report in outcome.observation.hosts.items()
         }

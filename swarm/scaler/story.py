@@ -21,6 +21,7 @@ from swarm.scaler.model import (
     Undrain,
     Unknown,
 )
+from swarm.scaler.orders import Order, OrderKind
 
 _COUNTS = re.compile(r"[0-9]+ of [0-9]+ starts")
 _VERBS = {
@@ -36,7 +37,9 @@ _HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREP
 class Narrator:
     """Tells each change once: what repeats itself from turn to turn is not said again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self._dry_run = dry_run
+        self._would: set[tuple[str, str]] = set()
         self._told: dict[str, tuple[object, ...]] = {}
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
@@ -95,6 +98,9 @@ class Narrator:
         self._troubled = set(troubled)
 
     def _action_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
+        if self._dry_run:
+            yield from self._would_lines(results)
+            return
         for result in results:
             action = result.action
             verb = _VERBS[type(action)]
@@ -104,6 +110,20 @@ class Narrator:
             elif result.error is not None and self._errors.get((verb, unit)) != result.error:
                 yield True, f"{verb} {unit} failed: {result.error}"
             self._errors[verb, unit] = result.error
+
+    def _would_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
+        """What nobody does is decided anew in every turn, and told once."""
+        would = {
+            (
+                _VERBS[type(result.action)],
+                f"celery-{result.action.pool}@{result.action.number} on {result.action.host}",
+            )
+            for result in results
+            if not isinstance(result.action, Renew)
+        }
+        for verb, unit in sorted(would - self._would):
+            yield False, f"would {verb} {unit}"
+        self._would = would
 
 
 def _gist(decision: Decision) -> tuple[object, ...]:
@@ -137,8 +157,11 @@ def describe(decision: Decision) -> str:
     return f"{head} ({', '.join(parts)})"
 
 
-def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
-    """`browser 4 of 6, 1 draining, waiting 12; analysis 0 of 2, waiting 0`, and what holds it."""
+def status_line(outcome: Outcome, maxima: dict[str, int], orders: Iterable[Order] = ()) -> str:
+    """`browser 4 of 6, 1 draining, waiting 12; analysis 0 of 2, waiting 0`, and what holds it.
+
+    Pins hold nothing back but their own instance, and there may be many.
+    """
     parts = []
     for name, decision in outcome.decisions.items():
         waiting = outcome.observation.waiting[name]
@@ -153,4 +176,5 @@ def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
     away = sorted(h for h, r in outcome.observation.hosts.items() if isinstance(r, Unknown))
     if away:
         held.append(f"away: {', '.join(away)}")
-    return "; ".join([*parts, *held])
+    told = [str(order) for order in orders if order.kind is not OrderKind.PIN]
+    return "; ".join([*parts, *held, *told])

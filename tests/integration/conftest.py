@@ -129,6 +129,7 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
         *,
         auth: str = Flower.auth,
         reads_status: bool = False,
+        dry_run: bool = False,
         interval_s: float = 0.5,
         **environ: str,
     ) -> ScalerProcess:
@@ -142,7 +143,9 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
             },
             flower={"url": flower.url if flower else f"http://127.0.0.1:{free_port()}"},
         )
-        scaler = ScalerProcess(stage, systemctl, auth, reads_status=reads_status, environ=environ)
+        scaler = ScalerProcess(
+            stage, systemctl, auth, reads_status=reads_status, dry_run=dry_run, environ=environ
+        )
         running.append(scaler)
         wait_until(lambda: "READY=1" in scaler.notify.told, what="READY=1")
         return scaler

@@ -24,6 +24,7 @@ class ScalerProcess:
         auth: str,
         *,
         reads_status: bool,
+        dry_run: bool,
         environ: Mapping[str, str],
     ) -> None:
         credentials = stage.directory / "credentials"
@@ -37,6 +38,8 @@ class ScalerProcess:
         if reads_status:
             # The same daemon, told where the stage's instances leave their status files.
             words = ["-m", "bench.scaler", str(stage.settings.worker.status_directory)]
+        elif dry_run:
+            words.append("--dry-run")
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *words],

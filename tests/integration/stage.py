@@ -72,6 +72,12 @@ class Stage:
         if self._app is not None:
             self._app.close()
 
+    def pool(self, name: str) -> dict[str, Any]:
+        """What config.yaml says of it, to be written with changes."""
+        document = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        pool: dict[str, Any] = document["pools"][name]
+        return pool
+
     def write_config(self, **changes: Mapping[str, Any]) -> None:
         document = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         for section, values in changes.items():
@@ -140,7 +146,7 @@ class Stage:
 
 
 def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
-    for name in ("instances", "artifacts", "control", "spool"):
+    for name in ("instances", "artifacts", "control", "spool", "scaler"):
         (directory / name).mkdir()
     config = directory / "config.yaml"
     document = {
@@ -158,6 +164,7 @@ def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
             },
         },
         "hosts": {"here": {"address": "local", "max_instances": 8}},
+        "scaler": {"data_directory": str(directory / "scaler")},
         "browser": {
             # Chromium's sandbox is not for root, as whom continuous integration runs.
             "sandbox": os.geteuid() != 0,

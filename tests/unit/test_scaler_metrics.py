@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import isnan
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 
 from swarm.brokers.budget import Budget
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError
+from swarm.scaler.adapters.ages import Ages
 from swarm.scaler.adapters.metrics import ScalerMetrics
+from swarm.scaler.aftermath import Event, Finding
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import (
     ActionResult,
@@ -258,3 +262,35 @@ async def test_a_budgets_figures_are_those_of_this_period(tmp_path: Path) -> Non
     labels = {"broker": "primary"}
     assert value("swarm_scaler_broker_budget_requests", {**labels, "figure": "used"}) == 5
     assert value("swarm_scaler_broker_takes_tasks", labels) == 1
+
+
+def test_what_came_of_stops_is_counted_from_zero() -> None:
+    metrics = ScalerMetrics(make_settings())
+    assert value(metrics, "kills_total", pool="analysis") == 0
+    for event in Event:
+        metrics.found(Finding(event, "browser", "..."))
+    for name in ("kills_total", "late_tasks_total", "reversals_total"):
+        assert value(metrics, name, pool="browser") == 1
+
+
+def test_what_a_dry_run_would_do_is_not_counted_as_done() -> None:
+    metrics = ScalerMetrics(make_settings(), dry_run=True)
+    metrics.show(outcome(), seconds=0.2)
+    labels = {"pool": "browser", "host": "h1", "verb": "start"}
+    assert value(metrics, "actions_total", **labels, result="done") is None
+    assert value(metrics, "actions_total", **labels, result="dry-run") == 1
+
+
+def test_alerts_are_on_metrics_that_there_are() -> None:
+    metrics = ScalerMetrics(make_settings())
+    metrics.registry.register(Ages())
+    there = {family.name for family in metrics.registry.collect()}
+    rules = Path(__file__).parents[2] / "roles" / "prometheus" / "files" / "swarm.rules.yml"
+    [group] = yaml.safe_load(rules.read_text(encoding="utf-8"))["groups"]
+    named = {
+        name.removesuffix("_total")
+        for rule in group["rules"]
+        for name in re.findall(r"swarm_scaler_[a-z_]+", rule["expr"])
+    }
+    assert named
+    assert named <= there

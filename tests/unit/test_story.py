@@ -22,6 +22,7 @@ from swarm.scaler.model import (
     Undrain,
     Unknown,
 )
+from swarm.scaler.orders import Order, OrderKind
 from swarm.scaler.snapshot import Snapshots
 from swarm.scaler.story import Narrator, describe, status_line
 from tests.builders import NOW, make_draining, make_instance, make_instances, make_observation
@@ -269,6 +270,14 @@ def test_the_snapshot_is_plain_json() -> None:
     assert unknown["pools"]["browser"]["waiting"] is None
 
 
+def test_the_snapshot_has_the_orders() -> None:
+    drain = Order(OrderKind.DRAIN, "root", 0.0, host="h1")
+    text = Snapshots().text(outcome(HELD), orders=[drain], written_at=1.0)
+    [shown] = json.loads(text)["orders"]
+    assert (shown["kind"], shown["host"]) == ("drain", "h1")
+    assert shown["text"] == str(drain)
+
+
 def test_the_snapshot_has_the_brokers() -> None:
     shown = document(with_brokers(42.0, confirmed=True))
     assert shown["version"] == 1
@@ -292,3 +301,26 @@ def test_the_snapshot_follows_what_changes_of_a_host() -> None:
     assert shown == document(after)
     assert shown["hosts"]["h1"]["instances"][0]["tasks_ended"] == 7
     assert shown["hosts"].keys() == {"h1", "h2", "h4"}
+
+
+def test_a_dry_run_says_once_what_it_would_do() -> None:
+    narrator = Narrator(dry_run=True)
+
+    def acted(*actions: Start | Stop) -> list[str]:
+        made = replace(outcome(HELD), results=tuple(map(ActionResult, actions)))
+        return [line for _, line in narrator.lines(made) if "would" in line]
+
+    start, stop = Start("h1", "browser", 3), Stop("h1", "browser", 4)
+    assert acted(start) == ["would start celery-browser@3 on h1"]
+    assert acted(start, stop) == ["would stop celery-browser@4 on h1"]
+    assert acted(stop) == []
+    assert acted(start) == ["would start celery-browser@3 on h1"]
+
+
+def test_the_status_line_names_what_holds_by_order() -> None:
+    orders = [
+        Order(OrderKind.PAUSE_IN, "anna", 0.0, 3600.0),
+        Order(OrderKind.PIN, "anna", 0.0, host="h1", pool="browser", number=3),
+    ]
+    line = status_line(outcome(HELD), {"browser": 6}, orders)
+    assert line.endswith("; scaling in is paused by anna until 1970-01-01 01:00 UTC")

@@ -234,3 +234,20 @@ def test_whether_an_instance_reaches_its_broker_is_its_own_word() -> None:
     assert instance(word(broker="away")).connected is False
     assert instance(None).connected is None
     assert instance(word(broker="away", written_at=84.9)).connected is None
+
+
+@pytest.mark.parametrize(
+    ("result", "killed"),
+    [
+        ("timeout", True),
+        ("signal", True),
+        ("oom-kill", True),
+        ("watchdog", True),
+        ("core-dump", True),
+        ("exit-code", False),
+        ("start-limit-hit", False),
+    ],
+)
+def test_an_instance_that_a_signal_ended_was_killed(result: str, *, killed: bool) -> None:
+    assert instance(active_state="failed", result=result).killed is killed
+    assert not instance(active_state="deactivating", result=result).killed

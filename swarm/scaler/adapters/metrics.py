@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError, Problem
+from swarm.scaler.aftermath import Event, Finding
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import (
     Action,
@@ -23,8 +24,6 @@ from swarm.scaler.model import (
     InstanceState,
     Observation,
     Outcome,
-    Renew,
-    Start,
     Stop,
     Undrain,
     Unknown,
@@ -32,14 +31,18 @@ from swarm.scaler.model import (
 from swarm.settings import Settings
 
 _NEVER = object()
-_VERBS = {Start: "start", Drain: "drain", Renew: "renew", Undrain: "undrain", Stop: "stop"}
+_FINDINGS = {
+    Event.KILL: ("kills", "Instances that a signal ended as they were stopped; must be 0."),
+    Event.LATE_TASK: ("late_tasks", "Stops that waited for a task that had slipped in."),
+    Event.REVERSAL: ("reversals", "Starts within 300 s after a stop."),
+}
 
 
 class ScalerMetrics:
     """Counts turns and serves `/metrics` and `/sd`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, dry_run: bool = False) -> None:
+        self._settings, self._dry_run = settings, dry_run
         self._outcome: Outcome | None = None
         self._shown: dict[str, tuple[object, Counts[tuple[str, InstanceState]]]] = {}
         self._runner: web.AppRunner | None = None
@@ -81,6 +84,14 @@ class ScalerMetrics:
         for pool in settings.pools:
             for result in ("begun", "cancelled", "completed"):
                 self._drains.labels(pool, result)
+        self._findings = {
+            event: Counter(f"swarm_scaler_{name}", text, ["pool"], registry=self.registry)
+            for event, (name, text) in _FINDINGS.items()
+        }
+        for counter in self._findings.values():
+            # From the first scrape on, so that an increase is seen.
+            for pool in settings.pools:
+                counter.labels(pool)
         self._surveys = Counter(
             "swarm_scaler_surveys",
             "Surveys of a broker, by result.",
@@ -149,14 +160,13 @@ class ScalerMetrics:
             self._host_up.remove(host)
             del self._shown[host]
         for result in outcome.results:
-            self._actions.labels(
-                result.action.pool,
-                result.action.host,
-                _VERBS[type(result.action)],
-                "failed" if result.error else "done",
-            ).inc()
-            if result.error is None:
-                self._show_drain(result.action, outcome.observation)
+            action = result.action
+            came_to = "failed" if result.error else "done"
+            if self._dry_run:
+                came_to = "dry-run"
+            self._actions.labels(action.pool, action.host, action.verb, came_to).inc()
+            if came_to == "done":
+                self._show_drain(action, outcome.observation)
         overdue = Counts(pool for _, pool, _ in outcome.overdue)
         for pool in outcome.decisions:
             self._overdue.labels(pool).set(overdue[pool])
@@ -187,6 +197,9 @@ class ScalerMetrics:
             self._instances.labels(pool, host, state).set(count)
         self._host_up.labels(host).set(shown is not None)
         self._shown[host] = (shown, counts)
+
+    def found(self, finding: Finding) -> None:
+        self._findings[finding.event].labels(finding.pool).inc()
 
     def show_budgets(self, meters: Mapping[str, Meter]) -> None:
         # Who has asked nothing since the reset has no figure; last month's would stay.

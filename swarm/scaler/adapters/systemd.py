@@ -13,6 +13,8 @@ from swarm.unit_watch import LATE_S
 from swarm.witness import Witness
 
 _MISCONFIGURED_EXIT_STATUS = 2
+#: systemd's `Result=` of a process that a signal ended; `timeout` is its own SIGKILL.
+_BY_A_SIGNAL = {"timeout", "signal", "core-dump", "watchdog", "oom-kill"}
 #: What parsing raises when it does not understand.
 MALFORMED = (
     ValueError,
@@ -83,6 +85,7 @@ def parse_instance(
         "pid": int(entry["main_pid"]),
         "misconfigured": active_state == "failed"
         and entry["exit_status"] == _MISCONFIGURED_EXIT_STATUS,
+        "killed": active_state == "failed" and entry["result"] in _BY_A_SIGNAL,
     }
     state = _state(active_state, status)
     if status is None:
