@@ -164,7 +164,7 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
         limit = f"starts fail on {', '.join(inputs.suspects)}: one at a time"
     # What stops, is paused, drained or late still runs, and what is not seen may well be working:
     # all of them count against the maximum.
-    no_use = sum((inputs.stopping, inputs.paused, inputs.draining, inputs.drained, inputs.overdue))
+    no_use = inputs.stopping + inputs.paused + inputs.drained + inputs.overdue
     held = no_use + inputs.unreported + inputs.unseen
     ceiling = limits.maximum.count - held
     if desired >= ceiling < wanted:

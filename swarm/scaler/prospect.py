@@ -8,7 +8,7 @@ from swarm.scaler.model import HostReport, InstanceState, Outcome
 from swarm.scaler.orders import Order, OrderKind, show_time
 from swarm.settings import Settings
 
-#: Seconds in which an idle instance is drained and has proved it: two readings, and the turns between.
+#: Seconds in which an idle instance is drained and has proved it: two readings, and their turns.
 _PROOF_S = 8
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from swarm.scaler.limits import Orders
-from swarm.scaler.model import Action, Cause, InstanceState, Outcome, Start, Stop
+from swarm.scaler.model import Action, Cause, InstanceState, Outcome, Start, Stop, Undrain
 from swarm.scaler.orders import Order, OrderKind, in_force
 from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
@@ -153,11 +153,11 @@ async def test_a_drained_host_is_emptied_of_the_idle_however_briefly_they_are() 
     world.idle("h1", 1, 2, idle_for_s=1)
     world.busy("h1", 3)
     await world.turn(DRAIN)
-    assert world.stops == set(), "one report proves nothing"
-    await world.turns(3, DRAIN)
+    assert world.stops == set(), "one reading proves nothing"
+    await world.turns(4, DRAIN)
     assert world.stops == {Stop("h1", "browser", 1), Stop("h1", "browser", 2)}
-    world.idle("h1", 3, idle_for_s=0, tasks_ended=1)
-    await world.turns(3, DRAIN)
+    world.hosts["h1"].end_task("browser", 3)
+    await world.turns(5, DRAIN)
     assert world.running("h1") == set()
     assert [start.host for start in world.starts] == ["h2"], "the minimum is kept, elsewhere"
 
@@ -178,6 +178,19 @@ async def test_one_with_tasks_between_two_reports_stays_on_a_drained_host() -> N
     assert world.stops == set()
 
 
+async def test_a_drained_host_is_emptied_of_the_busy_whatever_waits_elsewhere() -> None:
+    world = World(waiting=50, hosts={"h1": {"address": "local", "max_instances": 4}})
+    world.busy("h1", 1)
+    await world.turn(DRAIN)
+    assert world.hosts["h1"].instances["browser", 1].state is InstanceState.DRAINING
+    await world.turns(10, DRAIN)
+    assert world.stops == set(), "it has a task"
+    world.hosts["h1"].end_task("browser", 1)
+    await world.turns(5, DRAIN)
+    assert world.running("h1") == set()
+    assert not any(isinstance(action, Undrain) for action in world.asked)
+
+
 async def test_a_drained_host_that_is_away_is_left_alone() -> None:
     world = World()
     world.idle("h1", 1, 2)
@@ -186,7 +199,7 @@ async def test_a_drained_host_that_is_away_is_left_alone() -> None:
     await world.turns(50, DRAIN)
     assert world.stops == set()
     world.hosts["h1"].away = None
-    await world.turns(3, DRAIN)
+    await world.turns(5, DRAIN)
     assert len(world.stops) == 2
 
 
@@ -206,6 +219,7 @@ async def test_an_undrained_host_is_used_again() -> None:
     world.idle("h1", 1)
     drained = (await world.turn(DRAIN)).decisions["browser"]
     assert (drained.running, drained.desired) == (0, 1)
+    await world.turn(PAUSE_IN)
     assert (await world.turn(PAUSE_IN)).decisions["browser"].running == 2
 
 

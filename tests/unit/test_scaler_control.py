@@ -130,7 +130,7 @@ def test_a_drain_tells_what_becomes_of_whom(desk: Desk) -> None:
     assert desk.lines("drain", host="h1") == [
         "h1 is drained by anna since 2026-03-01 12:00 UTC",
         "nothing is started there until `swarm scaler undrain h1`",
-        "1 idle: stopped once they have proved it, within some 5 s",
+        "1 idle: stopped once they have proved it, within some 8 s",
         "1 not idle: each is stopped after its task, which may take 120 s",
         "celery-browser@4 on h1 stays: it is pinned",
     ]
