@@ -8,6 +8,7 @@ from swarm.scaler.aftermath import Aftermath, Event
 from swarm.scaler.model import (
     Action,
     ActionResult,
+    Drain,
     Instance,
     Outcome,
     Start,
@@ -88,3 +89,9 @@ def test_a_start_soon_after_a_stop_is_a_reversal(
 
 def test_a_start_of_another_pool_takes_nothing_back(turns: Turns) -> None:
     assert turns.turn(did=Start("h1", "analysis", 1)) == []
+
+
+def test_a_drain_is_no_stop() -> None:
+    turns = Turns()
+    turns.turn(make_instance(1), did=Drain("h1", "browser", 1))
+    assert turns.turn(make_instance(1, "failed", killed=True), did=START) == []

@@ -209,3 +209,11 @@ def test_an_order_that_a_restart_would_not_know_says_so(desk: Desk) -> None:
     assert desk.lines("pause")[-1].startswith(said)
     assert desk.lines("resume")[-1].startswith(said)
     assert desk.lines("drain", host="h1")[-1].startswith(said)
+
+
+def test_a_host_that_was_added_can_be_drained(desk: Desk) -> None:
+    with pytest.raises(ConfigError):
+        desk.say("drain", host="h9")
+    desk.control.configure(make_settings(hosts={"h9": {"address": "local", "max_instances": 4}}))
+    desk.say("drain", host="h9")
+    assert [order.host for order in desk.orders.standing()] == ["h9"]
