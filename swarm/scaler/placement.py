@@ -79,6 +79,8 @@ def plan(
     def on_fallback(pool: str) -> bool:
         return settings.pools[pool].broker == "fallback"
 
+    if all(decision.direction is Direction.HOLD for decision in decisions.values()):
+        return Plan()
     places = Places(settings, observation)
     actions: list[Action] = []
     notes: list[str] = []
@@ -100,6 +102,8 @@ def plan(
                 : decision.running - decision.desired
             ]
             actions += [Stop(victim.host, victim.pool, victim.number) for victim in victims]
+    if not short:
+        return Plan(tuple(actions), tuple(notes))
     # Only now: what is free or is left was given to whoever comes first.
     stay = {
         name
