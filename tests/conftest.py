@@ -19,6 +19,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     max_examples=100,
 )
+# `pytest tests/unit/test_fleet_properties.py --hypothesis-profile=thorough`
+settings.register_profile("thorough", settings.get_profile("swarm"), max_examples=5000)
 settings.load_profile("swarm")
 
 

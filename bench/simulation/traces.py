@@ -141,9 +141,39 @@ def signals(seed: int) -> Trace:
     )
 
 
+def steady(seed: int) -> Trace:
+    """Two tasks a second for an hour, and nothing but chance in it."""
+    rng = Random(f"steady {seed}")
+    arrivals = _arrivals(rng, lambda _: 2.0, until=3600.0)
+    return Trace("steady", 3600.0 + _TAIL_S, tuple(arrivals))
+
+
+def short(seed: int) -> Trace:
+    """Tasks of half a second for an hour: waves of 2 to 22 a second, and 8 bursts of 100 to 300."""
+    rng = Random(f"short {seed}")
+    length_s = 3600.0
+
+    def service_s() -> float:
+        return _service_s(rng, mean_s=0.5)
+
+    arrivals = list(
+        _arrivals(
+            rng,
+            lambda t: 12 + 10 * sin(2 * pi * t / 1200),
+            until=length_s,
+            service_s=service_s,
+        )
+    )
+    for _ in range(8):
+        at = rng.uniform(0, length_s)
+        arrivals += [Arrival(at, service_s()) for _ in range(rng.randint(100, 300))]
+    arrivals.sort(key=lambda arrival: arrival.at)
+    return Trace("short", length_s + _TAIL_S, tuple(arrivals))
+
+
 #: In the order of the report.
 TRACES: dict[str, Callable[[int], Trace]] = {
-    make.__name__: make for make in (burst, ramp, bursts, day, mixed, stuck, signals)
+    make.__name__: make for make in (burst, ramp, bursts, day, mixed, stuck, signals, steady, short)
 }
 
 

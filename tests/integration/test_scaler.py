@@ -155,6 +155,9 @@ def calls(stage: Stage) -> Counter[str]:
 def test_at_rest_nobody_asks_and_a_task_for_a_pool_at_zero_is_answered_at_once(
     stage: Stage, systemctl: StubSystemctl, own_flower: Flower, start: Start
 ) -> None:
+    # One that is kept, so that nobody asks whether it may be stopped.
+    pools = yaml.safe_load(stage.config.read_text(encoding="utf-8"))["pools"]
+    stage.write_config(pools={"analysis": {**pools["analysis"], "min_instances": 1}})
     instance_of(stage.run_ready("analysis"), systemctl, "celery-analysis@1.service")
     scaler = start(own_flower, reads_status=True)
     wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= 4, what="some turns")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from swarm.scaler import placement
 from swarm.scaler.limits import Override, effective
 from swarm.scaler.model import (
     BrokerCondition,
     Decision,
+    Inputs,
     Observation,
     PoolMemory,
     Unknown,
@@ -359,6 +364,36 @@ def test_a_full_pool_names_its_maximum_as_the_limit() -> None:
     instances = tuple(make_instance(n, "starting", state_for_s=2.0) for n in range(1, 7))
     decision, _ = turn(make_observation(500, instances), pool={"max_instances": 6})
     assert (decision.desired, decision.limit) == (6, "max_instances 6")
+
+
+@given(
+    low=st.integers(0, 60),
+    reserve=st.floats(0, 3),
+    steps=st.lists(st.tuples(st.floats(0, 1), st.floats(0.5, 20)), min_size=1, max_size=60),
+)
+def test_a_need_that_stays_within_the_reserve_is_never_followed_up_and_down(
+    low: int, reserve: float, steps: list[tuple[float, float]]
+) -> None:
+    """However it moves: what was once started for it is not stopped."""
+    pool, scaler = make_pool(max_instances=500), make_scaler(reserve=reserve)
+    limits, memory, now, running = effective(pool, AT), CALM, 1000.0, low
+    for share, seconds in steps:
+        need = low + int(share * reserve * sqrt(low))
+        now += seconds
+        busy = min(need, running)
+        inputs = Inputs(now, need - busy, busy=busy, idle=running - busy, proved=running - busy)
+        decision, memory = decide("browser", pool, scaler, inputs, limits, memory)
+        assert decision.desired >= running
+        running = decision.desired
+
+
+def test_what_a_decision_carries_survives_its_way_through_json() -> None:
+    for waiting in (7, AWAY):
+        observation = make_observation(waiting, make_instances(busy=2, idle=1), hosts={"h2": AWAY})
+        decision, memory = turn(observation)
+        for value in (decision, memory):
+            adapter = TypeAdapter(type(value))
+            assert adapter.validate_json(adapter.dump_json(value)) == value
 
 
 OK, DOWN = BrokerCondition(), BrokerCondition(42.4, "Connection refused")

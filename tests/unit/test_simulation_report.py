@@ -12,6 +12,7 @@ from bench.simulation import report
 from bench.simulation.figures import Figures
 from bench.simulation.models import models, run_models
 from bench.simulation.scale_downs import ScaleDowns
+from bench.simulation.traces import TRACES
 from swarm.settings import ScalerSettings
 
 DOWNS = ScaleDowns(
@@ -85,7 +86,7 @@ def _documented() -> report.Table:
 
 def test_the_page_has_what_follows_from_its_figures() -> None:
     table = _documented()
-    assert list(table) == ["burst", "ramp", "bursts", "day", "mixed", "stuck", "signals"]
+    assert list(table) == list(TRACES)
     assert report.render(table) in report.PAGE.read_text("utf-8"), "make bench-scaler"
 
 
