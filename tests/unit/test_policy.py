@@ -381,7 +381,7 @@ def test_a_need_that_stays_within_the_reserve_is_never_followed_up_and_down(
         need = low + int(share * reserve * sqrt(low))
         now += seconds
         busy = min(need, running)
-        inputs = Inputs(now, need - busy, busy=busy, idle=running - busy, proved=running - busy)
+        inputs = Inputs(now, need - busy, busy=busy, idle=running - busy, drainable=running - busy)
         decision, memory = decide("browser", pool, scaler, inputs, limits, memory)
         assert decision.desired >= running
         running = decision.desired
