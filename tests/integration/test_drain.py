@@ -217,7 +217,10 @@ def test_the_status_file_and_the_metrics_tell_of_it(delivery: DeliveryStage) -> 
         timeout_s=3,
         what="stopping in the status file",
     )
-    assert "swarm_worker_draining 1.0" in worker.metrics()
+    # File and metrics are written in one report, the one after the other.
+    wait_until(
+        lambda: "swarm_worker_draining 1.0" in worker.metrics(), timeout_s=3, what="the metric"
+    )
     task.get(timeout=5)
     sequence = wait_drained(worker)
     wait_until(
