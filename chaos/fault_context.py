@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import redis
-from kombu.exceptions import OperationalError
-
 from chaos.deployed_lab import DeployedLab
 from chaos.producers import Producers
 from chaos.proxy import TrapProxy
@@ -15,6 +12,7 @@ from chaos.recovery import Watch
 from chaos.schedule import Fault, Schedule
 from chaos.submissions import Entry, SubmissionLog
 from swarm.celery_app import app
+from swarm.delivery.publish import RefusedError
 
 
 @dataclass(slots=True)
@@ -31,10 +29,10 @@ class FaultContext:
     _sent: int = 0
 
     def send(self, task: str, argument: object, kind: str) -> bool:
-        """Submit one task and write it down; False when Redis is full.
+        """Submit one task and write it down; False when it was refused, as by a full Redis.
 
         Raises:
-            OperationalError, redis.RedisError: the broker is away; it is written down as unknown.
+            UncertainError: the broker broke off; it is written down as unknown.
         """
         # Numbers that no producer has.
         number = -1 - self._sent
@@ -44,11 +42,9 @@ class FaultContext:
         self.submissions.write(Entry(number, "sending", kind, (task_id,)))
         try:
             signature.apply_async()
-        except OperationalError as exc:
-            if isinstance(exc.__cause__, redis.exceptions.OutOfMemoryError):
-                self.submissions.write(Entry(number, "refused", kind, (task_id,)))
-                return False
-            raise
+        except RefusedError:
+            self.submissions.write(Entry(number, "refused", kind, (task_id,)))
+            return False
         self.submissions.write(Entry(number, "accepted", kind, (task_id,)))
         return True
 

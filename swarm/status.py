@@ -19,16 +19,38 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 VERSION = 1
 
 InstancePhase = Literal["starting", "running", "stopping"]
+DrainState = Literal["consuming", "stopping", "idle"]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Seconds = Annotated[float, Field(ge=0, strict=True)]
+
+
+# Its file is written by the user that runs the tasks: nothing in it is believed unchecked.
+_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStatus:
+    """How far an instance has stopped consuming without being stopped."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    state: DrainState
+    """`stopping` while it has tasks, running or reserved; `idle` when it has none and gets none."""
+    sequence: Count
+    """Rises with each change of state, within one process: idle twice under one number is idle all
+    the time in between."""
+    since: Seconds
+    """Monotonic seconds: when it stopped consuming; of `consuming`, when it began to."""
+
+    def __str__(self) -> str:
+        return {"stopping": "draining", "idle": "drained"}.get(self.state, self.state)
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
     """One instance at one moment."""
 
-    # Its file is written by the user that runs the tasks: nothing in it is believed unchecked.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
 
     pool: str
     number: Count
@@ -61,6 +83,8 @@ class InstanceStatus:
     requests: Count | None = None
     """Requests that this process and its pool processes have made of a metered broker since it
     started; None where they are not metered."""
+    drain: DrainStatus | None = None
+    """None while it consumes."""
     version: int = VERSION
 
     @classmethod
@@ -84,7 +108,7 @@ class InstanceStatus:
         scratch = target.with_suffix(f".{os.getpid()}.tmp")
         document = asdict(self)
         # A scaler of an earlier release knows no such fields.
-        for name in ("paused", "requests"):
+        for name in ("paused", "requests", "drain"):
             if document[name] is None:
                 del document[name]
         scratch.write_text(json.dumps(document), encoding="utf-8")
@@ -102,7 +126,8 @@ class InstanceStatus:
         away = "" if self.broker == "ok" else f" {self.broker}"
         phase = "" if self.phase == "running" else f"{self.phase}, "
         paused = f"paused: {self.paused}, " if self.paused else ""
-        return f"{self.pool}: {phase}{paused}{', '.join(parts)}, redis {broker_name}{away}"
+        drain = f"{self.drain}, " if self.drain else ""
+        return f"{self.pool}: {phase}{drain}{paused}{', '.join(parts)}, redis {broker_name}{away}"
 
 
 _ADAPTER = TypeAdapter(InstanceStatus)

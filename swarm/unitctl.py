@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from swarm import witness
 from swarm.system_bus import BusError
 from swarm.unit_entry import (
     PROTOCOL_VERSION,
@@ -41,6 +42,7 @@ _PROPERTIES = (
     "MainPID",
     "ExecMainStatus",
     "StateChangeTimestampMonotonic",
+    "ControlGroup",
 )
 _POOL = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _NUMBER = re.compile(r"[1-9][0-9]?")
@@ -49,11 +51,18 @@ _SOCKET = re.compile(r"(?P<pool>[a-z][a-z0-9-]{0,31})-(?P<number>[1-9][0-9]?)\.s
 #: Seconds for all instances of the host to answer. One looks for a task for up to five.
 _ANSWER_S = 7.0
 
-Verb = Literal["list", "watch", "start", "stop", "cancel"]
+Verb = Literal["list", "watch", "start", "stop", "cancel", "drain", "undrain"]
+#: Those about one instance.
+_INSTANCE_VERBS: Mapping[str, Verb] = {
+    "start": "start",
+    "stop": "stop",
+    "drain": "drain",
+    "undrain": "undrain",
+}
 
 
 class Command(NamedTuple):
-    """A parsed request; `pool` and `number` are of `start` and `stop`, `task_id` of `cancel`."""
+    """A parsed request; `task_id` is of `cancel`, `pool` and `number` of what names an instance."""
 
     verb: Verb
     pool: str | None = None
@@ -73,24 +82,28 @@ class SystemctlError(Exception):
     """systemctl did not do it; the message is systemctl's own."""
 
 
+class InstanceError(Exception):
+    """The instance did not do it, or its answer proves nothing; the message says why."""
+
+
 def parse_command(words: Sequence[str]) -> Command:
     """`["start", "browser", "3"]` -> Command("start", "browser", 3).
 
     Raises:
-        RefusedError: for anything else than the five verbs in their exact form.
+        RefusedError: for anything else than the verbs in their exact form.
     """
     match list(words):
         case ["list" | "watch" as verb]:
             return Command("list" if verb == "list" else "watch")
-        case ["start" | "stop" as verb, pool, number] if _POOL.fullmatch(
-            pool
-        ) and _NUMBER.fullmatch(number):
-            return Command("start" if verb == "start" else "stop", pool, int(number))
+        case [verb, pool, number] if (
+            verb in _INSTANCE_VERBS and _POOL.fullmatch(pool) and _NUMBER.fullmatch(number)
+        ):
+            return Command(_INSTANCE_VERBS[verb], pool, int(number))
         case ["cancel", task_id] if _TASK_ID.fullmatch(task_id):
             return Command("cancel", task_id=task_id)
     raise RefusedError(
-        f"refused: {' '.join(words)[:120]!r}; expected: list | watch | start POOL N "
-        "| stop POOL N | cancel TASK_ID with N from 1 to 99"
+        f"refused: {' '.join(words)[:120]!r}; expected: list | watch | start POOL N | stop POOL N "
+        "| drain POOL N | undrain POOL N | cancel TASK_ID with N from 1 to 99"
     )
 
 
@@ -116,6 +129,7 @@ def parse_show(output: str) -> list[dict[str, Any]]:
                 "main_pid": _integer(properties.get("MainPID")),
                 "exit_status": _integer(properties.get("ExecMainStatus")),
                 "state_changed_at": _integer(properties.get("StateChangeTimestampMonotonic")) / 1e6,
+                "control_group": properties.get("ControlGroup", ""),
             }
         )
     return instances
@@ -133,13 +147,17 @@ def _integer(text: str | None) -> int:
 def list_instances(status_directory: Path = STATUS_DIRECTORY) -> dict[str, Any]:
     """Every instance systemd knows here, with the status file of each that runs.
 
+    Of one that is drained it also tells what its cgroup holds.
+
     Raises:
         SystemctlError: systemctl failed or did not answer.
     """
     show = _systemctl("show", UNIT_PATTERN, "--property", ",".join(_PROPERTIES))
     instances = parse_show(show)
     for instance in instances:
-        instance["status"] = _read_status(status_directory, instance)
+        instance["status"] = status = _read_status(status_directory, instance)
+        if isinstance(status, dict) and status.get("drain") is not None:
+            instance["witness"] = _look(instance)
     return {
         "version": PROTOCOL_VERSION,
         "now": time.monotonic(),
@@ -157,6 +175,11 @@ def _read_status(directory: Path, instance: Mapping[str, Any]) -> Any:
     except (OSError, ValueError):
         return None
     return own_word(document, instance)
+
+
+def _look(instance: Mapping[str, Any]) -> dict[str, Any] | None:
+    seen = witness.look(instance["control_group"], instance["main_pid"])
+    return None if seen is None else seen._asdict()
 
 
 def _systemctl(*arguments: str) -> str:
@@ -224,16 +247,70 @@ def _read_answer(connection: socket.socket | str, deadline: float) -> dict[str, 
             return {"error": f"no answer that is understood: {exc}"}
 
 
-def run(command: Command, status_directory: Path = STATUS_DIRECTORY) -> str:
+def tell(command: Command, control_directory: Path = CONTROL_DIRECTORY) -> dict[str, Any]:
+    """Drain an instance, or cancel that: what it answered, and what its cgroup held after it.
+
+    Raises:
+        InstanceError: nobody answered, or not so that it proves anything.
+        SystemctlError: systemctl failed or did not answer.
+    """
+    answer = _converse(control_directory / f"{command.pool}-{command.number}.sock", command.verb)
+    show = _systemctl("show", command.unit, "--property", ",".join(_PROPERTIES))
+    instance = next(iter(parse_show(show)), None)
+    if instance is None or instance["main_pid"] != answer["pid"]:
+        raise InstanceError(f"process {answer['pid']} answered, which {command.unit} does not have")
+    return {
+        "version": PROTOCOL_VERSION,
+        "now": time.monotonic(),
+        "pool": command.pool,
+        "number": command.number,
+        "active_state": instance["active_state"],
+        **answer,
+        "witness": _look(instance),
+    }
+
+
+def _converse(path: Path, verb: Verb) -> dict[str, Any]:
+    # Whatever was said before this moment has another id.
+    request_id = f"{os.getpid()}-{time.monotonic_ns()}"
+    request = {"version": PROTOCOL_VERSION, "id": request_id, "verb": verb}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_ANSWER_S)
+            connection.connect(str(path))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                reply = json.loads(lines.readline(65_536))
+        if reply["id"] != request_id:
+            raise InstanceError(f"{path.stem} answered another request: {reply['id']!r:.100}")
+        if not reply["ok"]:
+            raise InstanceError(f"{path.stem}: {reply['error']!s:.500}")
+        return {name: reply[name] for name in ("state", "sequence", "since", "pid")}
+    except TimeoutError as exc:
+        raise InstanceError(f"{path.stem}: no answer in {_ANSWER_S:g} s") from exc
+    except OSError as exc:
+        raise InstanceError(f"{path.stem} does not answer: {exc.strerror or exc}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise InstanceError(f"{path.stem}: no answer that is understood: {exc}") from exc
+
+
+def run(
+    command: Command,
+    status_directory: Path = STATUS_DIRECTORY,
+    control_directory: Path = CONTROL_DIRECTORY,
+) -> str:
     """Do it, whatever it is but `watch`, and return what to print.
 
     Raises:
         SystemctlError: systemd refused or failed.
+        InstanceError: the instance refused, or gave no answer that proves anything.
     """
     if command.verb == "list":
         return json.dumps(list_instances(status_directory))
     if command.verb == "cancel":
-        return json.dumps(cancel(command.task_id))
+        return json.dumps(cancel(command.task_id, control_directory))
+    if command.verb in ("drain", "undrain"):
+        return json.dumps(tell(command, control_directory))
     # Stopping waits for the running task and starting for the browser; whoever asked reads the
     # outcome from the next list instead of holding a connection open.
     if command.verb == "start" and _is_failed(command.unit):
@@ -249,8 +326,9 @@ def main(
     environ: Mapping[str, str] = os.environ,
     *,
     status_directory: Path = STATUS_DIRECTORY,
+    control_directory: Path = CONTROL_DIRECTORY,
 ) -> int:
-    """Exit 0 done, 1 systemd refused or failed, 2 the request was refused."""
+    """Exit 0 done, 1 systemd or the instance refused or failed, 2 the request was refused."""
     words = list(sys.argv[1:] if argv is None else argv)
     original = environ.get("SSH_ORIGINAL_COMMAND")
     if original is not None:
@@ -263,11 +341,11 @@ def main(
         if command.verb == "watch":
             watch(str(status_directory), environ=environ)
         else:
-            print(run(command, status_directory))
+            print(run(command, status_directory, control_directory))
     except (RefusedError, RequestError) as exc:
         print(f"swarm-unitctl: {exc}", file=sys.stderr)
         return 2
-    except (SystemctlError, BusError, OSError) as exc:
+    except (SystemctlError, InstanceError, BusError, OSError) as exc:
         print(f"swarm-unitctl: {exc}", file=sys.stderr)
         return 1
     return 0

@@ -8,10 +8,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from swarm.scaler.drains import Proof
 from swarm.scaler.inputs import Tallies
-from swarm.scaler.model import HostReport, Inputs, Instance, InstanceState, Observation, Unknown
+from swarm.scaler.model import (
+    Draining,
+    DrainReading,
+    HostReport,
+    Inputs,
+    Instance,
+    InstanceKey,
+    InstanceState,
+    Observation,
+    Unknown,
+)
 from swarm.settings import HostSettings, PoolSettings, ScalerSettings, Settings
 from swarm.status import InstanceStatus
+from swarm.witness import Witness
 
 BROWSER = {"task_type": "browser", "queues": ["browser"], "metrics_port_base": 9100}
 #: The moment of a turn unless told otherwise.
@@ -94,6 +106,39 @@ def make_instance(number: int = 1, state: str = "idle", **fields: Any) -> Instan
     return replace(instance, **dated(fields, NOW))
 
 
+def make_draining(
+    number: int = 1, *, sequence: int = 3, draining_for_s: float = 5.0, **fields: Any
+) -> Instance:
+    """One that is told to take no more tasks; it has none unless told otherwise."""
+    instance = make_instance(number, "draining", **fields)
+    is_idle = not (instance.active or instance.reserved)
+    return replace(instance, draining=Draining(is_idle, sequence, NOW - draining_for_s))
+
+
+def make_reading(instance: Instance, at: float = 50.0, **fields: Any) -> DrainReading:
+    """What an instance that drains answers at this moment of its host's clock."""
+    assert instance.draining is not None
+    reading = DrainReading(
+        at,
+        instance.pid,
+        instance.draining.is_idle,
+        instance.draining.sequence,
+        Witness(processes=4, renderers=0, cpu_s=8.0),
+    )
+    return replace(reading, **fields)
+
+
+def make_proofs(*instances: Instance) -> dict[InstanceKey, Proof]:
+    """What it takes to stop these: two readings, 2 s apart, the last one just now."""
+    return {
+        each.key: Proof(
+            make_reading(each, 50.0), make_reading(each, 52.0), NOW - 2.0, each.tasks_ended
+        )
+        for each in instances
+        if each.draining is not None
+    }
+
+
 def dated(fields: Mapping[str, Any], now: float) -> dict[str, Any]:
     """An instance's fields, with moments in place of the ages `idle_for_s` and `state_for_s`."""
     return {
@@ -131,13 +176,13 @@ def make_inputs(
     pool: PoolSettings | None = None,
     scaler: ScalerSettings | None = None,
     *,
-    proved: int = 0,
+    drainable: int = 0,
 ) -> Inputs:
     """What a decision for pool `browser` is made of."""
     tallies = Tallies()
     tallies.count(observation.hosts)
     return tallies.inputs(
-        "browser", pool or make_pool(), scaler or make_scaler(), observation, proved=proved
+        "browser", pool or make_pool(), scaler or make_scaler(), observation, drainable=drainable
     )
 
 
@@ -186,3 +231,11 @@ def make_cgroup(
     for name, text in contents.items():
         (directory / name).write_text(text, encoding="ascii")
     return directory
+
+
+def make_cgroups(root: Path, control_group: str, *pids: int) -> Path:
+    """A hierarchy with this one cgroup in it."""
+    directory = root / control_group.removeprefix("/")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids), encoding="ascii")
+    return root

@@ -6,6 +6,7 @@ The contract tests hold both to the same behaviour.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,14 +14,19 @@ from typing import Any
 from swarm.delivery.survey import Attention
 from swarm.scaler.model import (
     BrokerCondition,
+    Drain,
+    Draining,
+    DrainReading,
     HostReport,
     Instance,
     InstanceState,
     Start,
     Stop,
+    Undrain,
     Unknown,
 )
 from swarm.scaler.ports import BrokerSide, CommandError
+from swarm.witness import Witness
 from tests.builders import NOW, dated
 
 
@@ -108,13 +114,20 @@ class FakeUnits:
     away: str | None = None
     refuses: str | None = None
     """Says no to every start and stop."""
-    asked: list[Start | Stop] = field(default_factory=list)
+    mute: set[tuple[str, int]] = field(default_factory=set)
+    """Instances that cannot be drained: nobody answers at their sockets."""
+    witness: Witness | None = field(default_factory=lambda: Witness(4, 0, 1.0))
+    shows: dict[tuple[str, int], Instance] = field(default_factory=dict)
+    """What is told of instances that are otherwise by now."""
+    asked: list[Start | Stop | Drain | Undrain] = field(default_factory=list)
     clock: Callable[[], float] = lambda: NOW
+    _sequences: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     async def report(self) -> HostReport | Unknown:
         if self.away is not None:
             return Unknown(self.away)
-        return HostReport(tuple(self.instances[key] for key in sorted(self.instances)))
+        told = {**self.instances, **self.shows}
+        return HostReport(tuple(told[key] for key in sorted(told)))
 
     async def start(self, pool: str, number: int) -> None:
         self.asked.append(Start(self.host, pool, number))
@@ -128,10 +141,67 @@ class FakeUnits:
         self._check(pool, number)
         self.instances.pop((pool, number), None)
 
+    async def drain(self, pool: str, number: int) -> DrainReading:
+        self.asked.append(Drain(self.host, pool, number))
+        instance = self._talk_to(pool, number)
+        draining = instance.draining or Draining(
+            is_idle=False, sequence=self._count(pool, number), since=self.clock()
+        )
+        if not (draining.is_idle or instance.active or instance.reserved):
+            sequence = self._count(pool, number)
+            draining = replace(draining, is_idle=True, sequence=sequence)
+        self.instances[pool, number] = replace(
+            instance,
+            state=InstanceState.DRAINING,
+            draining=draining,
+            idle_since=None,
+            waits=False,
+        )
+        return DrainReading(
+            self.clock(), instance.pid, draining.is_idle, draining.sequence, self.witness
+        )
+
+    async def undrain(self, pool: str, number: int) -> None:
+        self.asked.append(Undrain(self.host, pool, number))
+        instance = self._talk_to(pool, number)
+        if instance.draining is None:
+            return
+        self._count(pool, number)
+        is_idle = not (instance.active or instance.reserved)
+        self.instances[pool, number] = replace(
+            instance,
+            state=InstanceState.IDLE if is_idle else InstanceState.BUSY,
+            draining=None,
+            idle_since=self.clock() if is_idle else None,
+        )
+
+    def end_task(self, pool: str, number: int) -> None:
+        """The last one of an instance that drains."""
+        self.shows.pop((pool, number), None)
+        instance = self.instances[pool, number]
+        assert instance.draining is not None
+        sequence = self._count(pool, number)
+        draining = replace(instance.draining, is_idle=True, sequence=sequence)
+        self.instances[pool, number] = replace(
+            instance, active=0, tasks_ended=instance.tasks_ended + 1, draining=draining
+        )
+
     def add(self, pool: str, number: int, state: InstanceState, **fields: Any) -> None:
         now = self.clock()
         instance = Instance(pool, number, self.host, state, state_since=now, pid=1000 + number)
         self.instances[pool, number] = replace(instance, **dated(fields, now))
+
+    def _count(self, pool: str, number: int) -> int:
+        """The number of the next state of this instance's drain; it consumes under 1."""
+        self._sequences[pool, number] += 1
+        return 1 + self._sequences[pool, number]
+
+    def _talk_to(self, pool: str, number: int) -> Instance:
+        self._check(pool, number)
+        instance = self.instances.get((pool, number))
+        if instance is None or (pool, number) in self.mute:
+            raise CommandError(f"{pool}-{number} does not answer: No such file or directory")
+        return instance
 
     def _check(self, pool: str, number: int) -> None:
         if self.away is not None or self.refuses is not None:

@@ -136,3 +136,4 @@ class NotifySocket:
             last.sendto(b"END", str(self.path))
         self._thread.join()
         self._socket.close()
+        self.path.unlink()

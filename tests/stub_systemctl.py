@@ -23,8 +23,9 @@ case "$verb" in
           again=yes
           cat "$unit"
         done ;;
-      *) if [ -e "$state/units/$1" ]; then grep '^ActiveState=' "$state/units/$1"
-         else echo ActiveState=inactive; fi ;;
+      *) if [ ! -e "$state/units/$1" ]; then echo ActiveState=inactive
+         elif [ "$3" = ActiveState ]; then grep '^ActiveState=' "$state/units/$1"
+         else cat "$state/units/$1"; fi ;;
     esac ;;
   start)
     [ "$1" = --no-block ] || exit 64
@@ -108,11 +109,12 @@ def show(
     exit_status: object = 0,
     changed_ago_s: float = 60,
     job: str | None = None,
+    control_group: object = "",
 ) -> str:
     """What `systemctl show` prints of one unit, in systemd's own order."""
     changed_at = int((time.monotonic() - changed_ago_s) * 1e6)
     return (
         f"Result={result}\nMainPID={main_pid}\nExecMainStatus={exit_status}\nId={unit}\n"
-        f"ActiveState={active_state}\nSubState={sub_state}\n"
+        f"ActiveState={active_state}\nSubState={sub_state}\nControlGroup={control_group}\n"
         f"StateChangeTimestampMonotonic={changed_at}\n"
     ) + (f"Job={job}\n" if job else "")

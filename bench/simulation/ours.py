@@ -12,11 +12,13 @@ from random import Random
 
 from bench.simulation.model import Beat
 from bench.simulation.traces import Loss
-from bench.simulation.unit import Unit
-from bench.simulation.world import UnreachableError, World
+from bench.simulation.unit import Unit, Word
+from bench.simulation.world import COMMAND_S, UnreachableError, World
 from swarm.delivery.survey import Attention, Rhythm
 from swarm.scaler.model import (
     BrokerCondition,
+    Draining,
+    DrainReading,
     HostReport,
     Instance,
     InstanceState,
@@ -25,6 +27,7 @@ from swarm.scaler.model import (
 from swarm.scaler.ports import BrokerSide, CommandError
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import ScalerSettings, Settings
+from swarm.witness import Witness
 
 POOL = "browser"
 #: No schedule asks what time it is.
@@ -135,13 +138,18 @@ class SimulatedBroker:
 
 
 class SimulatedUnits:
-    """A `UnitManager` for one host."""
+    """A `UnitManager` for one host.
+
+    What is said of a drain is true when the command takes effect: until then a task may slip in.
+    """
 
     def __init__(self, world: World, host: str) -> None:
         self._world = world
         self._host = host
+        self._turn_at = 0.0
 
     async def report(self) -> HostReport | Unknown:
+        self._turn_at = self._world.now
         if self._world.is_lost(Loss.HOST, self._host):
             return Unknown(f"{self._host} does not answer")
         is_mute = self._world.is_lost(Loss.REPORTS, self._host)
@@ -162,6 +170,33 @@ class SimulatedUnits:
         except UnreachableError as exc:
             raise CommandError(str(exc)) from exc
 
+    async def drain(self, pool: str, number: int) -> DrainReading:
+        unit = self._answering(pool, number)
+        try:
+            drain = self._world.drain(unit)
+        except UnreachableError as exc:
+            raise CommandError(str(exc)) from exc
+        renderers = int(unit.task is not None)
+        return DrainReading(
+            self._world.now, unit.pid, drain.is_idle, drain.sequence, Witness(4, renderers, 0.0)
+        )
+
+    async def undrain(self, pool: str, number: int) -> None:
+        unit = self._answering(pool, number)
+        try:
+            self._world.undrain(unit)
+        except UnreachableError as exc:
+            raise CommandError(str(exc)) from exc
+
+    def _answering(self, pool: str, number: int) -> Unit:
+        """The instance, when the command has come there; all of a turn come at once."""
+        self._check(pool)
+        self._world.clock.advance(self._turn_at + COMMAND_S)
+        unit = self._world.units.get((self._host, number))
+        if unit is None or unit.ready_at is None or unit.stopping_at is not None:
+            raise CommandError(f"{pool}-{number} does not answer")
+        return unit
+
     async def stop(self, pool: str, number: int) -> None:
         self._check(pool)
         unit = self._world.units.get((self._host, number))
@@ -181,7 +216,7 @@ class SimulatedUnits:
 def _reported(unit: Unit, now: float) -> Instance:
     """As `swarm.scaler.adapters.systemd` reads it."""
     word = unit.word(now)
-    state = _state(unit, is_busy=word.busy)
+    state = _state(unit, word)
     is_idle = state is InstanceState.IDLE
     return Instance(
         POOL,
@@ -190,6 +225,7 @@ def _reported(unit: Unit, now: float) -> Instance:
         state,
         state_since=unit.state_since,
         idle_since=word.idle_since if is_idle else None,
+        draining=_draining(word) if state is InstanceState.DRAINING else None,
         active=int(word.busy),
         tasks_ended=word.tasks_ended,
         pid=unit.pid,
@@ -198,6 +234,11 @@ def _reported(unit: Unit, now: float) -> Instance:
         waits=is_idle,
         connected=None if unit.ready_at is None else True,
     )
+
+
+def _draining(word: Word) -> Draining | None:
+    drain = word.drain
+    return None if drain is None else Draining(drain.is_idle, drain.sequence, drain.since)
 
 
 def _unreported(unit: Unit) -> Instance:
@@ -212,9 +253,11 @@ def _unreported(unit: Unit) -> Instance:
     )
 
 
-def _state(unit: Unit, *, is_busy: bool) -> InstanceState:
+def _state(unit: Unit, word: Word) -> InstanceState:
     if unit.stopping_at is not None:
         return InstanceState.STOPPING
     if unit.ready_at is None:
         return InstanceState.STARTING
-    return InstanceState.BUSY if is_busy else InstanceState.IDLE
+    if word.drain is not None:
+        return InstanceState.DRAINING
+    return InstanceState.BUSY if word.busy else InstanceState.IDLE

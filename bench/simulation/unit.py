@@ -1,4 +1,4 @@
-"""One simulated instance: a unit that boots, takes one task at a time and stops."""
+"""One simulated instance: a unit that boots, takes one task at a time, drains and stops."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """How far one has come, as `swarm.worker.drain` counts it."""
+
+    is_idle: bool
+    sequence: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """What an instance's status file says of its work."""
 
@@ -32,6 +41,7 @@ class Word:
     idle_since: float | None = None
     tasks_ended: int = 0
     service_time_s: float | None = None
+    drain: Drain | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +59,10 @@ class Unit:
     task: Task | None = None
     run: int = 0
     """Counts the tasks it has begun."""
+    drain: Drain | None = None
+    drain_ends_at: float = 0.0
+    """When it consumes again unless the drain is renewed."""
+    _sequence: int = 1
     _now: Word = Word()
     _before: Word = Word()
     _changed_at: float = float("-inf")
@@ -67,6 +81,10 @@ class Unit:
         if self.stopping_at is not None:
             return self.stopping_at
         return self.asked_at if self.ready_at is None else self.ready_at
+
+    @property
+    def takes_tasks(self) -> bool:
+        return self.is_idle and self.drain is None
 
     def word(self, now: float) -> Word:
         """What its status file says."""
@@ -90,11 +108,40 @@ class Unit:
         measured = self._now.service_time_s
         before = task.service_s if measured is None else measured
         smoothed = before + _SERVICE_TIME_WEIGHT * (task.service_s - before)
+        if self.drain is not None:
+            self._enter_idle()
+        ended = self._now.tasks_ended + 1
         self._tell(
             now,
-            Word(tasks_ended=self._now.tasks_ended + 1, idle_since=now, service_time_s=smoothed),
+            Word(
+                busy=False,
+                idle_since=now,
+                tasks_ended=ended,
+                service_time_s=smoothed,
+                drain=self.drain,
+            ),
         )
         return task
+
+    def begin_drain(self, now: float, *, for_s: float) -> None:
+        """Take no more tasks for so long, whatever an earlier call said."""
+        self.drain_ends_at = now + for_s
+        if self.drain is None:
+            self._sequence += 1
+            self.drain = Drain(is_idle=False, sequence=self._sequence, since=now)
+            if self.task is None:
+                self._enter_idle()
+            self._tell(now, replace(self._now, drain=self.drain))
+
+    def end_drain(self, now: float) -> None:
+        self._sequence += 1
+        self.drain = None
+        self._tell(now, replace(self._now, drain=None))
+
+    def _enter_idle(self) -> None:
+        assert self.drain is not None
+        self._sequence += 1
+        self.drain = replace(self.drain, is_idle=True, sequence=self._sequence)
 
     def cut(self) -> Task:
         """The task that it loses with its life."""

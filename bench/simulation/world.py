@@ -16,7 +16,8 @@ from random import Random
 
 from bench.simulation.clock import Clock
 from bench.simulation.traces import Loss, Trace
-from bench.simulation.unit import Task, Unit
+from bench.simulation.unit import Drain, Task, Unit
+from swarm.worker.drain import LEASE_S
 
 #: Seconds until a command on a host takes effect: SSH and systemd.
 COMMAND_S = 0.2
@@ -63,6 +64,10 @@ class World:
         self.tasks = [Task(arrival.at, arrival.service_s) for arrival in trace.arrivals]
         self.units: dict[tuple[str, int], Unit] = {}
         self.starts = self.stops = self.kills = 0
+        self.drains = self.undrains = 0
+        """Drains that began, and those that were cancelled."""
+        self.slipped_in = 0
+        """Tasks that were there when a drain took effect."""
         self.met_a_task = 0
         """Stops that found a task when they took effect."""
         self.moves: list[Move] = []
@@ -146,6 +151,33 @@ class World:
         self._note_move(-1)
         self.clock.after(COMMAND_S, partial(self._on_stop, unit, patience_s))
 
+    def drain(self, unit: Unit) -> Drain:
+        """Have an instance take no more tasks, or go on taking none; how far it is then.
+
+        Raises:
+            UnreachableError: its host is away.
+        """
+        self._reach(unit.host)
+        if unit.drain is None:
+            self.drains += 1
+            self.slipped_in += unit.task is not None
+        unit.begin_drain(self.now, for_s=LEASE_S)
+        self._idle.pop(unit, None)
+        self.clock.after(LEASE_S, partial(self._on_lease, unit))
+        assert unit.drain is not None
+        return unit.drain
+
+    def undrain(self, unit: Unit) -> None:
+        """Have an instance consume again.
+
+        Raises:
+            UnreachableError: its host is away.
+        """
+        self._reach(unit.host)
+        if unit.drain is not None:
+            self.undrains += 1
+            self._end_drain(unit)
+
     # -- what happens
 
     def _expect(self, number: int) -> None:
@@ -171,6 +203,16 @@ class World:
             unit.begin(self.now, task)
             self.clock.after(task.service_s, partial(self._on_end, unit, unit.run))
 
+    def _on_lease(self, unit: Unit) -> None:
+        if unit.drain is not None and self.now >= unit.drain_ends_at:
+            self._end_drain(unit)
+
+    def _end_drain(self, unit: Unit) -> None:
+        unit.end_drain(self.now)
+        if unit.takes_tasks:
+            self._idle[unit] = None
+            self._hand_out()
+
     def _on_end(self, unit: Unit, run: int) -> None:
         if unit.task is None or unit.run != run:
             return
@@ -179,8 +221,9 @@ class World:
         if unit.stopping_at is not None:
             self.clock.after(EXIT_S, partial(self._remove, unit))
             return
-        self._idle[unit] = None
-        self._hand_out()
+        if unit.takes_tasks:
+            self._idle[unit] = None
+            self._hand_out()
 
     def _on_stop(self, unit: Unit, patience_s: float) -> None:
         if unit.stopping_at is not None:

@@ -21,6 +21,7 @@ from uuid import uuid4
 import redis
 
 from swarm.brokers import Verdict
+from swarm.delivery.intake import Intake
 from swarm.delivery.pending_ends import PendingEnds
 from swarm.delivery.scripts import RENEW
 from swarm.delivery.spool import Spool
@@ -82,8 +83,7 @@ class Holder:
         self.pending_ends = PendingEnds()
         #: Where pool processes leave the ends of tasks that the broker does not take.
         self.spool: Spool | None = None
-        #: Nothing is taken meanwhile. Set by any thread.
-        self.is_paused = False
+        self.intake = Intake()
         #: Called with the id of a revoked task that was taken.
         self.on_revoked: Callable[[str], None] = lambda _: None
         #: Called with a task's name when the pool process that ran it died.
@@ -137,6 +137,12 @@ class Holder:
     def has_taken(self) -> bool:
         """Whether anything was ever taken."""
         return self._keeper is not None
+
+    @property
+    def holds_messages(self) -> bool:
+        """Whether anything was taken and has not ended."""
+        with self._lock:
+            return bool(self._since)
 
     def ended(self, tag: str) -> None:
         with self._lock:

@@ -55,8 +55,8 @@ class ResultBackend(celery_redis.RedisBackend):
         return super()._get_pool(**{**params, "connection_class": connection_class})
 
     def ensure(self, fun: Callable[..., Any], args: Any, **policy: Any) -> Any:
-        """Celery tries for 20 s: inside a task. A producer is told at once."""
-        if outcomes.is_collecting():
+        """Celery tries for 20 s: inside a task. A producer is told at once, unless set up else."""
+        if outcomes.is_collecting() or "retry_policy" in self._transport_options:
             return super().ensure(fun, args, **policy)
         return fun(*args)
 

@@ -151,14 +151,18 @@ class Channel(kombu_redis.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        wait_s = self._wait_s(timeout)
+        self._asked_for_messages = self._look or wait_s <= 0
+        intake = self.holder.intake
         # kombu's own stop (`can_consume`) would leave a ring unread that is meant for others too.
-        if not queues or self.holder.is_paused:
+        if not (intake.begin_taking() if self._asked_for_messages else intake.is_open):
+            self._leave_to_others()
             return
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
-        wait_s = self._wait_s(timeout)
-        self._asked_for_messages = self._look or wait_s <= 0
         if self._asked_for_messages:
             self.brpop_timeout = _REPLY_S
             self._ask_for_messages(queues)
@@ -191,7 +195,7 @@ class Channel(kombu_redis.Channel):
 
     def _brpop_read(self, **options: Any) -> bool:
         connection = self.client.connection
-        if self.holder.is_paused and not self._in_poll:
+        if not self.holder.intake.is_open and not self._in_poll:
             # Nothing was asked: the broker closed the idle connection.
             connection.disconnect()
             raise Empty
@@ -201,10 +205,10 @@ class Channel(kombu_redis.Channel):
                 if not self._asked_for_messages:
                     self._has_ring = reply is not None
                     self._look = self._has_ring or self._is_look_due()
-                    if self.holder.is_paused and self._look:
-                        self._hand_over()
-                        raise Empty
                     if reply is None:
+                        raise Empty
+                    if not self.holder.intake.begin_taking():
+                        self._leave_to_others()
                         raise Empty
                     # At once: another turn of the loop would take longer than the reply does. It
                     # is waited for, which stock Celery does too, for its unacked hash.
@@ -212,6 +216,8 @@ class Channel(kombu_redis.Channel):
                     reply = self.client.parse_response(connection, "EVALSHA")
             except redis.exceptions.NoScriptError:
                 self._take_known = False
+                # It has led to no look.
+                self._has_ring = True
                 raise Empty from None
             except self.connection_errors:
                 # The next turn of the loop connects again.
@@ -221,17 +227,20 @@ class Channel(kombu_redis.Channel):
             return self._deliver_taken(reply)
         finally:
             self._in_poll = None
+            self.holder.intake.end_taking()
             self._flush_brpop_reauth()
 
-    def _hand_over(self) -> None:
-        """Leave to others what a ring or the schedule announced while this worker is paused.
+    def _leave_to_others(self) -> None:
+        """Who takes nothing now hands on the ring that it has, and the schedule that it watches.
 
-        Where there are none the bell stays rung; a worker looks by itself when it goes on.
+        Where there are no others the bell stays rung, until this worker goes on.
         """
+        if not self._has_ring and self._due_at is None:
+            return
         with self.conn_or_acquire() as client:
-            for bell in map(keys.bell, self.active_queues):
-                if not client.exists(bell):
-                    client.lpush(bell, "1")
+            # It lets go of nothing; but it rings, if anything waits or is scheduled.
+            release.release(client, str(self.holder.name), "return", "", choice="only")
+        self._has_ring, self._due_at = False, None
 
     def _is_look_due(self) -> bool:
         """After a wait in which no bell rang.
@@ -302,7 +311,9 @@ class Channel(kombu_redis.Channel):
     def close(self) -> None:
         # kombu would wait for the reply. A wait holds nothing, and what a script took meanwhile
         # is in the holder's list.
-        self._in_poll = False
+        if self._in_poll:
+            self._in_poll = False
+            self.holder.intake.end_taking()
         holder = self._own_holder
         if not self.closed and holder is not None and not holder.serves_worker:
             holder.close()

@@ -2,8 +2,8 @@
 
 An instance that waits for messages is the signal that its queues are empty, and a bell that
 nobody has rung the same for a pool of which nothing runs: then nobody is asked. Flower is worth
-its commands while all of a pool's instances are busy, and before one is stopped, because nothing
-is stopped on the instances' word alone.
+its commands while all of a pool's instances are busy, and while one drains, because nothing is
+stopped on the instances' word alone.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ _RUNS = {
     InstanceState.IDLE,
     InstanceState.BUSY,
     InstanceState.PAUSED,
+    InstanceState.DRAINING,
     InstanceState.UNREPORTED,
 }
 
 #: What has been connected to its broker.
-_WORKS = {InstanceState.IDLE, InstanceState.BUSY, InstanceState.PAUSED}
+_WORKS = {
+    InstanceState.IDLE,
+    InstanceState.BUSY,
+    InstanceState.PAUSED,
+    InstanceState.DRAINING,
+}
 
 
 class Source(StrEnum):
@@ -85,6 +91,11 @@ def tended(pools: Mapping[str, PoolSettings], instances: Iterable[Instance]) -> 
     )
 
 
+def draining(instances: Iterable[Instance]) -> frozenset[str]:
+    """Pools of which an instance drains."""
+    return frozenset(each.pool for each in instances if each.state is InstanceState.DRAINING)
+
+
 def may_shrink(kept: int | None, instances: Iterable[Instance]) -> bool:
     """Whether more of a pool's instances run than the last turn kept, and one of them is idle.
 
@@ -114,13 +125,13 @@ def choose(
     an instance waits on them. A metered broker is asked itself: Flower asks it seven times as much.
     """
     waited_on = tended(pools, instances)
-    running = _running(instances)
+    running, shrinking = _running(instances), draining(instances)
     teller = Source.BROKER if metered else Source.FLOWER
 
     def source(name: str, pool: PoolSettings) -> Source:
-        own = [instance for instance in instances if instance.pool == name]
         if waited_on.issuperset(pool.queues):
-            sure = not set(doubted).intersection(pool.queues)
+            own = [instance for instance in instances if instance.pool == name]
+            sure = name not in shrinking and not set(doubted).intersection(pool.queues)
             return Source.NOBODY if sure and not may_shrink(kept.get(name), own) else teller
         if name in running and not metered:
             return Source.FLOWER

@@ -3,7 +3,8 @@
     start -> turn -> tell (journal, STATUS, metrics, status.json, watchdog) -> rest -> turn ...
                                                   interval_s, or news of a host   SIGTERM -> leave
 
-Leaving touches no instance: the next start adopts what systemd shows.
+Leaving touches no instance: the next start adopts what systemd shows. A config.yaml that was
+replaced, or SIGHUP, has the hosts read anew before the next turn.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from swarm import logs
@@ -24,15 +25,16 @@ from swarm.environment import (
     read_credential,
     read_metrics_address,
     read_pools_brokers,
-    read_settings,
 )
-from swarm.errors import ConfigError, Problem
+from swarm.errors import ConfigError
 from swarm.scaler.adapters.accounts import BrokerAccounts
 from swarm.scaler.adapters.broker import RedisView
 from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import HANDSHAKES_AT_ONCE, make_runner
 from swarm.scaler.adapters.flower import FlowerQueues
 from swarm.scaler.adapters.metrics import ScalerMetrics
+from swarm.scaler.config_file import ConfigFile, read_with_hosts
+from swarm.scaler.hosts import Hosts
 from swarm.scaler.metering import Meter
 from swarm.scaler.model import Outcome
 from swarm.scaler.ports import BrokerSide
@@ -40,7 +42,7 @@ from swarm.scaler.reconcile import Reconciler
 from swarm.scaler.snapshot import Snapshots
 from swarm.scaler.story import Narrator, status_line
 from swarm.sdnotify import Notifier
-from swarm.settings import Settings
+from swarm.settings import HostSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     Raises:
         ConfigError: before anything has started.
     """
-    settings = read_settings(environ)
-    if not settings.hosts:
-        raise ConfigError([Problem("hosts", "nothing", "at least one host to scale on")])
+    settings = read_with_hosts(environ)
     brokers = read_pools_brokers(settings, environ)
     notifier = Notifier(environ)
     level = environ.get("SWARM_LOGLEVEL", "info")
@@ -94,20 +94,28 @@ class Daemon:
         self._snapshot_failed = False
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
+        self._config = ConfigFile(settings, environ)
+        self._handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
 
     async def run(self) -> None:
         """Turn after turn until told to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave)
+        loop.add_signal_handler(signal.SIGHUP, self._reread)
         scaler = self._settings.scaler
         async with AsyncExitStack() as stack:
             address = read_metrics_address(self._environ)
             await self._metrics.serve(address, scaler.metrics_port)
             stack.push_async_callback(self._metrics.close)
             sides = {broker.name: await self._enter(stack, broker) for broker in self._brokers}
-            units = await self._watch_hosts(stack)
-            await self._loop(Reconciler(self._settings, sides, units))
+            hosts = Hosts(self._channel, silent_for_s=scaler.unseen_counts_s)
+            await stack.enter_async_context(hosts)
+            await hosts.take(self._settings.hosts)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_S):
+                    await asyncio.gather(*(each.settled() for each in hosts.units.values()))
+            await self._loop(Reconciler(self._settings, sides, hosts.units), hosts)
         self._notifier.stopping("stopped; instances run on")
         log.info("stopped; instances run on")
 
@@ -115,25 +123,42 @@ class Daemon:
         self._stop.set()
         self._news.set()
 
-    async def _watch_hosts(self, stack: AsyncExitStack) -> dict[str, WatchedUnits]:
+    def _reread(self) -> None:
+        self._config.ask()
+        self._news.set()
+
+    @asynccontextmanager
+    async def _channel(self, name: str, host: HostSettings) -> AsyncIterator[WatchedUnits]:
         scaler = self._settings.scaler
-        handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
-        units = {}
-        for name, host in self._settings.hosts.items():
-            runner = make_runner(host, scaler, self._environ, handshakes)
-            stack.push_async_callback(runner.close)
-            units[name] = await stack.enter_async_context(
-                WatchedUnits(
-                    name,
-                    runner,
-                    report_max_age_s=scaler.report_max_age_s,
-                    on_news=self._news.set,
-                )
-            )
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_S):
-                await asyncio.gather(*(each.settled() for each in units.values()))
-        return units
+        runner = make_runner(host, scaler, self._environ, self._handshakes)
+        units = WatchedUnits(
+            name, runner, report_max_age_s=scaler.report_max_age_s, on_news=self._news.set
+        )
+        try:
+            async with units:
+                yield units
+        finally:
+            await runner.close()
+
+    async def _change_hosts(
+        self, settings: Settings, hosts: Hosts[WatchedUnits], reconciler: Reconciler
+    ) -> None:
+        before = hosts.settings.keys() - hosts.leaving
+        try:
+            await hosts.take(settings.hosts)
+        except ConfigError as exc:
+            self._config.refuse(exc)
+            return
+        added, taken_out = settings.hosts.keys() - before, before - settings.hosts.keys()
+        for what, names in (("added", added), ("taken out, left as they are emptied", taken_out)):
+            if names:
+                log.info("hosts %s: %s", what, ", ".join(sorted(names)))
+        self._apply(hosts, reconciler)
+
+    def _apply(self, hosts: Hosts[WatchedUnits], reconciler: Reconciler) -> None:
+        settings = self._settings.model_copy(update={"hosts": dict(hosts.settings)})
+        reconciler.change(settings, dict(hosts.units), leaving=hosts.leaving)
+        self._metrics.configure(settings)
 
     async def _enter(self, stack: AsyncExitStack, broker: Broker) -> BrokerSide:
         alone = len(self._brokers) == 1
@@ -166,9 +191,11 @@ class Daemon:
             self._accounts[broker.name] = accounts
         return BrokerSide(queues, view, metered=budget is not None)
 
-    async def _loop(self, reconciler: Reconciler) -> None:
+    async def _loop(self, reconciler: Reconciler, hosts: Hosts[WatchedUnits]) -> None:
         first = True
         while not self._stop.is_set():
+            if (settings := await self._config.news()) is not None:
+                await self._change_hosts(settings, hosts, reconciler)
             started_at, worked_s = time.monotonic(), time.process_time()
             self._news.clear()
             try:
@@ -179,6 +206,9 @@ class Daemon:
                 continue
             for accounts in self._accounts.values():
                 await accounts.account(outcome)
+            if gone := await hosts.tidy(outcome.observation):
+                log.info("left and empty: %s", ", ".join(sorted(gone)))
+                self._apply(hosts, reconciler)
             self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
             first = False
             await self._rest(started_at, worked_s=time.process_time() - worked_s)

@@ -23,7 +23,12 @@ from swarm.settings import PoolSettings, ScalerSettings
 
 _CAPACITY = {InstanceState.STARTING, InstanceState.IDLE, InstanceState.BUSY}
 #: What says of itself how many places it has.
-_WORKS = {InstanceState.IDLE, InstanceState.BUSY, InstanceState.PAUSED}
+_WORKS = {
+    InstanceState.IDLE,
+    InstanceState.BUSY,
+    InstanceState.PAUSED,
+    InstanceState.DRAINING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +101,13 @@ class Tallies:
         scaler: ScalerSettings,
         observation: Observation,
         *,
-        proved: int,
+        drainable: int,
         suspects: Sequence[str] = (),
         breaker: bool = False,
     ) -> Inputs:
         """One pool's, of the observation whose hosts were counted last.
 
-        `proved` is how many of its instances may be stopped; `suspects` and `breaker` are what
+        `drainable` is how many of its instances may be drained; `suspects` and `breaker` are what
         `failing` says of it.
         """
         tallies = self._pools.get(name, [])
@@ -128,7 +133,7 @@ class Tallies:
             fresh=sum(at >= since for tally in tallies for at in tally.states_since),
             suspects=tuple(suspects),
             breaker=breaker,
-            proved=proved,
+            drainable=drainable,
             active=sum(tally.active for tally in tallies),
             open=sum(tally.open for tally in tallies),
             reserved=sum(tally.reserved for tally in tallies),

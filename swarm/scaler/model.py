@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from swarm.witness import Witness
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -31,10 +33,25 @@ class InstanceState(StrEnum):
     PAUSED = "paused"
     """It runs and takes no tasks: its unit is near its limits, or its host does not reach the
     broker. What it has, it does."""
+    DRAINING = "draining"
+    """It was told to take no more tasks, does those that it has, and would consume again if told
+    so. It is no capacity, and holds its place."""
     STOPPING = "stopping"
     FAILED = "failed"
     UNREPORTED = "unreported"
     """It runs, but its own word is missing or too old: it may hold tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """How far a drain has come, by the instance's own word."""
+
+    is_idle: bool
+    """It holds no task, and gets none."""
+    sequence: int
+    """Idle twice under one number, in one process, is idle all the time in between."""
+    since: float
+    """When it stopped consuming."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,8 @@ class Instance:
     service_time_s: float | None = None
     boot_time_s: float | None = None
     trouble: str | None = None
-    """Why its own word cannot be believed, when it is unreported; why it is paused."""
+    """Why its own word cannot be believed, when it is unreported; why it takes no tasks."""
+    draining: Draining | None = None
     waits: bool = False
     """By its own fresh word it is idle, connected and blocked on its queues: they are empty."""
     connected: bool | None = None
@@ -146,6 +164,13 @@ class Observation:
             return report.seen_at
         return self.now
 
+    def instance(self, key: InstanceKey) -> Instance | None:
+        """The one on a host that answered."""
+        report = self.hosts[key[0]]
+        if isinstance(report, Unknown):
+            return None
+        return next((each for each in report.instances if each.key == key), None)
+
     def instances(self, pool: str) -> tuple[Instance, ...]:
         """The pool's instances on hosts that answered."""
         return tuple(
@@ -223,6 +248,7 @@ class Inputs:
     idle: int = 0
     busy: int = 0
     paused: int = 0
+    draining: int = 0
     stopping: int = 0
     failed: int = 0
     unreported: int = 0
@@ -238,8 +264,8 @@ class Inputs:
     """Hosts on which the pool's instances fail again and again."""
     breaker: bool = False
     """They do on half of the hosts at least: one is started at a time."""
-    proved: int = 0
-    """Idle ones that may be stopped: they have proved it, and nobody has pinned them."""
+    drainable: int = 0
+    """Idle ones that may be drained: nobody has pinned them, and they did not refuse lately."""
     active: int = 0
     """Tasks that busy instances run, at most as many as they have places."""
     open: int = 0
@@ -333,24 +359,60 @@ class PoolMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Start an instance that does not run."""
+class _OnInstance:
+    """An action; each is of a class of its own, which tells what is done."""
 
     host: str
     pool: str
     number: int
+
+    @property
+    def key(self) -> InstanceKey:
+        return (self.host, self.pool, self.number)
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Stop an instance that has proved idle."""
-
-    host: str
-    pool: str
-    number: int
+class Start(_OnInstance):
+    """Start an instance that does not run."""
 
 
-Action = Start | Stop
+@dataclass(frozen=True, slots=True)
+class Drain(_OnInstance):
+    """Have an instance take no more tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renew(_OnInstance):
+    """Ask an instance that drains how far it is, which has it go on draining."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undrain(_OnInstance):
+    """Have an instance that drains consume again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(_OnInstance):
+    """Stop an instance that is drained, and has proved it."""
+
+
+Action = Start | Drain | Renew | Undrain | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReading:
+    """What an instance answered when it was told to drain, and what its unit ran just after that.
+
+    It answers that question and no earlier one, so it is younger than the question.
+    """
+
+    at: float
+    """Seconds of its host's monotonic clock, as readings are compared with each other only."""
+    pid: int
+    is_idle: bool
+    sequence: int
+    witness: Witness | None
+    """None when not all of its processes could be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +421,8 @@ class ActionResult:
 
     action: Action
     error: str | None = None
+    reading: DrainReading | None = None
+    """What came of a `Drain` or `Renew`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,3 +434,5 @@ class Outcome:
     results: tuple[ActionResult, ...] = ()
     notes: tuple[str, ...] = field(default=())
     """What limited the plan: no room, hosts left out."""
+    overdue: Mapping[InstanceKey, str] = field(default_factory=dict)
+    """Instances that drain for longer than any task may take, and why they were not stopped."""

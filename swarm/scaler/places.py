@@ -21,6 +21,7 @@ _HOLDS_A_PLACE = {
     InstanceState.IDLE,
     InstanceState.BUSY,
     InstanceState.PAUSED,
+    InstanceState.DRAINING,
     InstanceState.STOPPING,
     InstanceState.UNREPORTED,
 }
@@ -67,6 +68,13 @@ class Places:
             for name, report in observation.hosts.items()
             if isinstance(report, HostReport)
         }
+        # What starts on a host that does not reach the pool's broker would do nothing.
+        self._cut_off = {
+            (name, settings.pools[instance.pool].broker)
+            for name, host in self._hosts.items()
+            for instance in host.report.instances
+            if instance.cut_off
+        }
         self._failures = failures(settings, observation)
         self._tried = {
             (instance.host, instance.pool)
@@ -111,7 +119,7 @@ class Places:
         return (
             self._settings.hosts[host].serves(pool)
             and not self._rests(host, pool)
-            and not self._cut_off(host, pool)
+            and (host, self._settings.pools[pool].broker) not in self._cut_off
         )
 
     def why_not(self, pool: str) -> str:
@@ -119,9 +127,9 @@ class Places:
         serving = [name for name in self._hosts if self._settings.hosts[name].serves(pool)]
         if not serving:
             return "no host that answers runs this pool"
-        cut_off = [name for name in serving if self._cut_off(name, pool)]
+        broker = self._settings.pools[pool].broker
+        cut_off = [name for name in serving if (name, broker) in self._cut_off]
         if len(cut_off) == len(serving):
-            broker = self._settings.pools[pool].broker
             return f"the {broker} broker is not reached from {', '.join(sorted(cut_off))}"
         resting = sorted(name for name in serving if self._rests(name, pool))
         if resting:
@@ -155,14 +163,6 @@ class Places:
     def _rests(self, host: str, pool: str) -> bool:
         failed = self._failures.get((host, pool))
         return failed is not None and failed.pause_until > self._now
-
-    def _cut_off(self, host: str, pool: str) -> bool:
-        """Whether the host does not reach the pool's broker: what starts there would do nothing."""
-        pools = self._settings.pools
-        return any(
-            instance.cut_off and pools[instance.pool].broker == pools[pool].broker
-            for instance in self._hosts[host].report.instances
-        )
 
 
 def _numbers(report: HostReport, pool: str) -> list[int]:

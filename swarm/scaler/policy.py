@@ -152,16 +152,14 @@ def _blindly(case: _Case, waiting: Unknown, memory: PoolMemory) -> tuple[Decisio
 def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
     inputs, limits = case.inputs, case.limits
     running = inputs.running
-    if limits.no_starts is not None:
-        reason = f"{reason}, but starts are paused: {limits.no_starts}"
-        return case.decision(Cause.STARTS_PAUSED, reason, wanted=wanted)
-    settled = running - inputs.fresh
+    # Those that drain run already, and are taken back before anything is started.
+    settled = running - inputs.fresh + inputs.draining
     desired, limit = wanted, None
     step = max(case.scaler.scale_up_at_least, settled)
     if desired > settled + step:
         desired = max(running, settled + step)
         limit = f"at most {step} starts in {case.scaler.scale_up_period_s:g} s"
-    if inputs.breaker and desired > (probing := running + (inputs.starting == 0)):
+    if inputs.breaker and desired > (probing := running + inputs.draining + (inputs.starting == 0)):
         desired = probing
         limit = f"starts fail on {', '.join(inputs.suspects)}: one at a time"
     # What stops or is paused still runs, and what cannot be seen may well be working: all of them
@@ -171,7 +169,11 @@ def _up(case: _Case, reason: str, wanted: int, cause: Cause) -> Decision:
     if desired >= ceiling < wanted:
         desired = max(running, ceiling)
         limit = f"{limits.maximum.set_by} {limits.maximum.count}"
-    if desired == running:
+    if limits.no_starts is not None:
+        reason = f"{reason}, but starts are paused: {limits.no_starts}"
+        desired, limit = min(desired, running + inputs.draining), None
+        cause = Cause.STARTS_PAUSED
+    elif desired == running:
         cause = Cause.AT_LIMIT
     return case.decision(cause, reason, wanted=wanted, desired=desired, limit=limit)
 
@@ -199,12 +201,12 @@ def _down(case: _Case, memory: PoolMemory, wanted: int, keep: int) -> Decision:
         return hold(Cause.UNREPORTED, reason)
     if memory.fresh_turns < FRESH_TURNS_BEFORE_DOWN:
         return hold(Cause.WARMING_UP, "holding: too early to stop anything")
-    if inputs.proved == 0:
-        return hold(Cause.NOT_IDLE, f"{running - keep} too many, none has proved idle")
-    count = min(running - keep, inputs.proved)
+    if inputs.drainable == 0:
+        return hold(Cause.NOT_IDLE, f"{running - keep} too many, none idle")
+    count = min(running - keep, inputs.drainable)
     return case.decision(
         Cause.SURPLUS,
-        f"{keep} kept, {inputs.proved} have proved idle",
+        f"{keep} kept, {inputs.drainable} idle",
         wanted=wanted,
         desired=running - count,
     )

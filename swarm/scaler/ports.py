@@ -8,7 +8,7 @@ from typing import Protocol
 
 from swarm.delivery.survey import Attention
 from swarm.errors import TransientError
-from swarm.scaler.model import BrokerCondition, HostReport, Unknown
+from swarm.scaler.model import BrokerCondition, DrainReading, HostReport, Unknown
 
 
 class CommandError(TransientError):
@@ -86,6 +86,25 @@ class UnitManager(Protocol):
 
         Raises:
             CommandError: it has not.
+        """
+        ...
+
+    async def drain(self, pool: str, number: int) -> DrainReading:
+        """Have an instance take no more tasks, or go on taking none, and tell how far it is.
+
+        The drain ends by itself a minute after the last time it was asked for. What `report` tells
+        next has it, unless the instance takes long to say so itself.
+
+        Raises:
+            CommandError: it does not answer, or its host does not.
+        """
+        ...
+
+    async def undrain(self, pool: str, number: int) -> None:
+        """Have an instance consume again; one that does goes on.
+
+        Raises:
+            CommandError: as for `drain`, or it is being stopped.
         """
         ...
 

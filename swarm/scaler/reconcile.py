@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from swarm.brokers import BrokerName
-from swarm.scaler import failing, placement, policy
+from swarm.scaler import drains, failing, placement, policy
 from swarm.scaler.backlog import Backlog
 from swarm.scaler.inputs import Tallies
 from swarm.scaler.limits import Orders, effective
@@ -20,14 +20,20 @@ from swarm.scaler.model import (
     ActionResult,
     BrokerCondition,
     Decision,
+    Drain,
+    DrainReading,
     HostReport,
     Instance,
+    InstanceKey,
     InstanceState,
     Limits,
     Observation,
     Outcome,
     PoolMemory,
+    Renew,
     Start,
+    Stop,
+    Undrain,
     Unknown,
 )
 from swarm.scaler.ports import BrokerSide, CommandError, UnitManager
@@ -63,8 +69,28 @@ class Reconciler:
         self._reach = Reach(settings.pools)
         self._memories = {name: PoolMemory() for name in settings.pools}
         self._tallies = Tallies()
-        self._proofs: placement.Proofs = {}
+        self._proofs: drains.Proofs = {}
+        self._readings: Mapping[InstanceKey, DrainReading] = {}
+        self._asked_at = 0.0
+        self._refused: dict[InstanceKey, float] = {}
         self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
+        self._leaving: Collection[str] = ()
+
+    def change(
+        self,
+        settings: Settings,
+        units: Mapping[str, UnitManager],
+        *,
+        leaving: Collection[str] = (),
+    ) -> None:
+        """Go on with other hosts; those that are `leaving` are still among them.
+
+        Nothing but `hosts` may differ from the settings so far.
+        """
+        self._settings = settings
+        self._units = units
+        self._leaving = leaving
+        self._last_seen = {name: seen for name, seen in self._last_seen.items() if name in units}
 
     async def turn(self, now: float, *, at: datetime, orders: Orders = NO_ORDERS) -> Outcome:
         """Observe everything at once, decide for every pool, carry out the plan.
@@ -74,17 +100,28 @@ class Reconciler:
         Raises nothing that a queue source or a host could cause.
         """
         observation = await self._observe(now, orders)
-        self._proofs = placement.gather_proofs(observation, self._proofs)
+        self._proofs = drains.gather(
+            observation, self._proofs, self._readings, asked_at=self._asked_at
+        )
         self._tallies.count(observation.hosts)
         failures = failing.failures(self._settings, observation)
+        refused = self._refusals(now)
         decisions = {}
         for name, pool in self._settings.pools.items():
             limits = effective(pool, at, orders.overrides.get(name, ()))
-            decisions[name] = self._decide(name, pool, observation, limits, failures)
-        plan = placement.plan(decisions, self._settings, observation, self._proofs)
+            decisions[name] = self._decide(name, pool, observation, limits, refused, failures)
+        plan = placement.plan(
+            decisions,
+            self._settings,
+            observation,
+            self._proofs,
+            leaving=self._leaving,
+            refused=refused,
+        )
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)
-        return Outcome(observation, decisions, tuple(results), plan.notes)
+        self._remember_answers(now, results)
+        return Outcome(observation, decisions, tuple(results), plan.notes, dict(plan.overdue))
 
     def _decide(
         self,
@@ -92,16 +129,16 @@ class Reconciler:
         pool: PoolSettings,
         observation: Observation,
         limits: Limits,
+        refused: Collection[InstanceKey],
         failures: Mapping[tuple[str, str], failing.Failures],
     ) -> Decision:
         scaler = self._settings.scaler
-        proved = placement.proved_idle(name, observation, self._proofs)
         inputs = self._tallies.inputs(
             name,
             pool,
             scaler,
             observation,
-            proved=len(proved),
+            drainable=placement.drainable(name, observation, refused),
             suspects=failing.suspects(failures, name),
             breaker=failing.breaker_is_open(failures, name, self._settings, observation),
         )
@@ -174,11 +211,35 @@ class Reconciler:
                 _, instances = self._last_seen[action.host]
                 self._last_seen[action.host] = (now, (*instances, started))
 
+    def _remember_answers(self, now: float, results: Iterable[ActionResult]) -> None:
+        """For the next turn; who refused to drain is left alone for a while."""
+        self._asked_at = now
+        self._readings = {
+            result.action.key: result.reading for result in results if result.reading is not None
+        }
+        for result in results:
+            if isinstance(result.action, Drain) and result.error is not None:
+                self._refused[result.action.key] = now
+
+    def _refusals(self, now: float) -> Collection[InstanceKey]:
+        self._refused = {
+            key: at for key, at in self._refused.items() if now - at < drains.REFUSAL_S
+        }
+        return self._refused
+
     async def _act(self, action: Action) -> ActionResult:
-        units = self._units[action.host]
-        verb = units.start if isinstance(action, Start) else units.stop
+        units, where = self._units[action.host], (action.pool, action.number)
+        reading = None
         try:
-            await verb(action.pool, action.number)
+            match action:
+                case Start():
+                    await units.start(*where)
+                case Drain() | Renew():
+                    reading = await units.drain(*where)
+                case Undrain():
+                    await units.undrain(*where)
+                case Stop():
+                    await units.stop(*where)
         except CommandError as exc:
             return ActionResult(action, error=str(exc))
-        return ActionResult(action)
+        return ActionResult(action, reading=reading)

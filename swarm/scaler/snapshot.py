@@ -47,7 +47,7 @@ class Snapshots:
         else:
             instances = [{f: getattr(each, f) for f in _FIELDS} for each in report.instances]
             document = {"answers": True, "instances": instances}
-        return shown, json.dumps(document)
+        return shown, json.dumps(document, default=asdict)
 
 
 def _head(outcome: Outcome, meters: Mapping[str, Meter], *, written_at: float) -> dict[str, Any]:

@@ -10,15 +10,26 @@ from swarm.scaler.model import (
     Cause,
     Decision,
     Direction,
+    Drain,
     HostReport,
     InstanceState,
     Observation,
     Outcome,
+    Renew,
     Start,
+    Stop,
+    Undrain,
     Unknown,
 )
 
 _COUNTS = re.compile(r"[0-9]+ of [0-9]+ starts")
+_VERBS = {
+    Start: "start",
+    Drain: "drain",
+    Renew: "renew the drain of",
+    Undrain: "undrain",
+    Stop: "stop",
+}
 _HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
 
 
@@ -37,7 +48,7 @@ class Narrator:
         """(is a warning, sentence) for everything worth a line in the journal."""
         yield from self._broker_lines(outcome.observation)
         yield from self._host_lines(outcome.observation)
-        yield from self._instance_lines(outcome.observation)
+        yield from self._instance_lines(outcome)
         for name, decision in outcome.decisions.items():
             gist = _gist(decision)
             if self._told.get(name) != gist:
@@ -66,15 +77,18 @@ class Narrator:
                 yield False, f"{name} answers again"
             self._hosts[name] = reason
 
-    def _instance_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
+    def _instance_lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """An instance that is paused near its limits says so in its own journal."""
         troubled: dict[str, str] = {}
-        for report in observation.hosts.values():
+        for report in outcome.observation.hosts.values():
             for instance in report.instances if isinstance(report, HostReport) else ():
                 if instance.state is InstanceState.UNREPORTED:
                     troubled[instance.name] = f"runs but does not report: {instance.trouble}"
                 elif instance.cut_off:
                     troubled[instance.name] = f"takes no tasks: {instance.trouble}"
+                elif instance.key in outcome.overdue:
+                    why = outcome.overdue[instance.key]
+                    troubled[instance.name] = f"drains for longer than a task may take: {why}"
         for name, trouble in troubled.items():
             if name not in self._troubled:
                 yield True, f"{name} {trouble}"
@@ -83,11 +97,11 @@ class Narrator:
     def _action_lines(self, results: Iterable[ActionResult]) -> Iterator[tuple[bool, str]]:
         for result in results:
             action = result.action
-            verb = "start" if isinstance(action, Start) else "stop"
+            verb = _VERBS[type(action)]
             unit = f"celery-{action.pool}@{action.number} on {action.host}"
-            if result.error is None:
+            if result.error is None and not isinstance(action, Renew):
                 yield False, f"{verb} {unit}"
-            elif self._errors.get((verb, unit)) != result.error:
+            elif result.error is not None and self._errors.get((verb, unit)) != result.error:
                 yield True, f"{verb} {unit} failed: {result.error}"
             self._errors[verb, unit] = result.error
 
@@ -124,12 +138,17 @@ def describe(decision: Decision) -> str:
 
 
 def status_line(outcome: Outcome, maxima: dict[str, int]) -> str:
-    """`browser 4 of 6, waiting 12; analysis 0 of 2, waiting 0`, with what holds it back."""
+    """`browser 4 of 6, 1 draining, waiting 12; analysis 0 of 2, waiting 0`, and what holds it."""
     parts = []
     for name, decision in outcome.decisions.items():
         waiting = outcome.observation.waiting[name]
         length = str(waiting) if isinstance(waiting, int) else "unknown"
-        parts.append(f"{name} {decision.running} of {maxima[name]}, waiting {length}")
+        draining = sum(
+            instance.state is InstanceState.DRAINING
+            for instance in outcome.observation.instances(name)
+        )
+        going = f", {draining} draining" if draining else ""
+        parts.append(f"{name} {decision.running} of {maxima[name]}{going}, waiting {length}")
     held = sorted({d.reason for d in outcome.decisions.values() if d.cause in _HOLDING})
     away = sorted(h for h, r in outcome.observation.hosts.items() if isinstance(r, Unknown))
     if away:

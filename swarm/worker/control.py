@@ -2,7 +2,7 @@ r"""The socket by which a host's operators reach an instance: one JSON object a 
 
     {"version": 1, "id": "7", "verb": "cancel", "task_id": "..."}
     {"version": 1, "id": "7", "ok": true, "outcome": "cancelled"}
-    {"version": 1, "id": "8", "ok": false, "error": "no verb 'dance'; there is: cancel"}
+    {"version": 1, "id": "8", "ok": false, "error": "no verb 'dance'; there is: cancel, drain, ..."}
 
 A reply carries its request's id, so that one which is older than a request proves nothing. Who may
 connect is decided by the directory, and by whom the kernel says it is. The server has a thread of
@@ -58,7 +58,7 @@ class ControlServer:
         except OSError as exc:
             listening.close()
             log.warning(
-                "no control socket: tasks that run here cannot be cancelled",
+                "no control socket: tasks that run here cannot be cancelled, nor can it be drained",
                 extra={"fields": {"path": self._path, "reason": str(exc)}},
             )
             return

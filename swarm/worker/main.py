@@ -25,6 +25,7 @@ from swarm.sdnotify import Notifier
 from swarm.worker import process
 from swarm.worker.cancelling import Canceller, listen_in_child
 from swarm.worker.control import ControlServer
+from swarm.worker.drain import Drain, handlers, holds_tasks
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.orders import LONGEST_ID, Orders
 from swarm.worker.reporter import Reporter
@@ -70,10 +71,13 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         count_requests()
         metered = place_of(environment.broker)
     telemetry, orders = Telemetry(metered=metered), Orders()
+    holder = worker_holder()
+    drain = Drain(holder.intake, lambda: holds_tasks(holder))
 
     def pause(paused: bool) -> None:  # noqa: FBT001 - a callback's one value
         """Take nothing from the queues; what was taken is done."""
-        worker_holder().is_paused = orders.is_pressed = paused
+        orders.is_pressed = paused
+        (holder.intake.close if paused else holder.intake.open)("load")
 
     reporter = Reporter(
         environment,
@@ -82,11 +86,10 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         metrics,
         on_failed_start=_stop_with_failure,
         on_pause=pause,
-        metered=metered,
+        drain=drain,
     )
-    control = _make_control(environment, orders)
+    control = _make_control(environment, orders, drain)
     receivers = _connect_signals(environment, telemetry, orders, reporter, control)
-    holder = worker_holder()
     holder.on_death = lambda task: telemetry.task_ended(task, "lost", 0.0)
     holder.on_broker = reporter.broker.failed
     holder.spool = _spool(environment)
@@ -112,7 +115,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         receivers.clear()
 
 
-def _make_control(environment: WorkerEnvironment, orders: Orders) -> ControlServer:
+def _make_control(environment: WorkerEnvironment, orders: Orders, drain: Drain) -> ControlServer:
     canceller = Canceller(
         orders,
         prefork=environment.celery_pool == "prefork",
@@ -127,7 +130,7 @@ def _make_control(environment: WorkerEnvironment, orders: Orders) -> ControlServ
 
     name = f"{environment.pool_name}-{environment.instance}.sock"
     directory = environment.settings.worker.control_directory
-    return ControlServer(directory / name, {"cancel": cancel})
+    return ControlServer(directory / name, {"cancel": cancel, **handlers(drain)})
 
 
 def _make_worker(environment: WorkerEnvironment) -> Any:

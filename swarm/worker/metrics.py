@@ -54,6 +54,9 @@ class WorkerMetrics:
         self._capacity = self._gauge("swarm_worker_capacity", "Tasks that can run at a time.")
         self._broker_up = self._gauge("swarm_broker_up", "1 while connected to the broker.")
         self._paused = self._gauge("swarm_worker_paused", "1 while it takes no tasks for its load.")
+        self._draining = self._gauge(
+            "swarm_worker_draining", "1 while it takes no tasks because it is drained."
+        )
         self._unit_share = Gauge(
             "swarm_unit_limit_ratio",
             "Share of the unit's limit that is used.",
@@ -86,6 +89,7 @@ class WorkerMetrics:
         self._reserved.set(status.reserved)
         self._capacity.set(status.capacity)
         self._broker_up.set(status.broker == "ok")
+        self._draining.set(status.drain is not None)
         # A process that was killed told nobody of its contexts' end.
         self._contexts_of = {pid: n for pid, n in self._contexts_of.items() if _lives(pid)}
         self._contexts.set(sum(self._contexts_of.values()))

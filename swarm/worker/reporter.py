@@ -16,11 +16,12 @@ from dataclasses import replace
 
 from celery.worker import state as celery_state
 
-from swarm.brokers.counting import Place, requests
+from swarm.brokers.counting import requests
 from swarm.environment import WorkerEnvironment
 from swarm.sdnotify import Notifier
 from swarm.status import InstancePhase, InstanceStatus
 from swarm.worker.broker_report import BrokerReport
+from swarm.worker.drain import Drain
 from swarm.worker.load import Load, own_cgroup
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.telemetry import Message, Telemetry
@@ -54,16 +55,15 @@ class Reporter:
         *,
         on_failed_start: Callable[[int], None],
         on_pause: Callable[[bool], None],
-        metered: Place | None = None,
+        drain: Drain,
     ) -> None:
-        """`metered` is the broker whose requests are counted."""
         self._environment = environment
         self._telemetry = telemetry
         self._notifier = notifier
         self._metrics = metrics
         self._on_failed_start = on_failed_start
         self._on_pause = on_pause
-        self._metered = metered
+        self._drain = drain
         self._requests_of_children = 0
         self._started_at = time.monotonic()
         # Set by Celery's threads; only the reporter's own thread touches the status.
@@ -121,6 +121,7 @@ class Reporter:
 
     def stopping(self) -> None:
         self._stopping = True
+        self._drain.shutting_down()
 
     def _run(self) -> None:
         last_written = last_line = None
@@ -150,6 +151,7 @@ class Reporter:
             idle_since = None
         elif idle_since is None:
             idle_since = time.monotonic()
+        drain = self._drain.look()
         self._status = replace(
             self._status,
             active=active,
@@ -157,6 +159,7 @@ class Reporter:
             idle_since=idle_since,
             broker=self._broker.state,
             requests=self._requests(),
+            drain=None if drain.state == "consuming" else drain,
         )
         if self._stopping and self._status.phase != "stopping":
             self._enter("stopping")
@@ -166,9 +169,8 @@ class Reporter:
             self._enter("running")
 
     def _requests(self) -> int | None:
-        if self._metered is None:
-            return None
-        return requests.total(self._metered) + self._requests_of_children
+        metered = self._telemetry.metered
+        return None if metered is None else requests.total(metered) + self._requests_of_children
 
     def _observe_load(self) -> None:
         """Take nothing more while the unit is near its limits; what runs goes on."""

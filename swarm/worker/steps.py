@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
 
+from swarm.delivery.holder import worker_holder
+
 
 class SignalWakeup(bootsteps.StartStopStep):
-    """Ends the event loop's wait when a signal comes; it would be seen up to a second later.
+    """Ends the event loop's wait when a signal comes, or when messages may be taken again.
 
-    SIGCHLD among them: billiard looks for a dead pool process as soon as its pipe closes, which is
-    a moment before it can be waited for, and then again only after up to 5 s.
+    Each would be seen up to a second later. SIGCHLD among them: billiard looks for a dead pool
+    process as soon as its pipe closes, which is a moment before it can be waited for, and then
+    again only after up to 5 s.
     """
 
     requires = ("celery.worker.consumer.connection:Connection",)
@@ -25,6 +29,13 @@ class SignalWakeup(bootsteps.StartStopStep):
         for end in (self._reader, writer):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+        def wake() -> None:
+            # Where it is full, the loop has enough to wake up for.
+            with suppress(BlockingIOError):
+                os.write(writer, b"\0")
+
+        worker_holder().intake.on_open = wake
 
     def register_with_event_loop(self, parent: Any, hub: Any) -> None:
         # Only a signal that has a handler reaches the pipe.

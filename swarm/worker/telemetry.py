@@ -51,7 +51,7 @@ class Telemetry:
 
     def __init__(self, *, metered: Place | None = None) -> None:
         """`metered` is the broker of which pool processes tell their requests."""
-        self._metered = metered
+        self.metered = metered
         self._parent = os.getpid()
         self._reader, self._writer = os.pipe()
         # A full pipe means the parent is stuck; a task must not wait for it.
@@ -91,9 +91,9 @@ class Telemetry:
 
     def _requests(self) -> int:
         """Of a pool process; those of the parent are known there."""
-        if self._metered is None or os.getpid() == self._parent:
+        if self.metered is None or os.getpid() == self._parent:
             return 0
-        return requests.take(self._metered)
+        return requests.take(self.metered)
 
     def job_ended(
         self, timings_s: Mapping[str, float], received_bytes: int, artifact_bytes: int

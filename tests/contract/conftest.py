@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,12 @@ import asyncssh
 import pytest
 
 from lab.hosted import Certificates, make_certificates
+from swarm.delivery.intake import Intake
 from swarm.scaler.adapters.commands import SshRunner
 from swarm.settings import HostSettings
+from swarm.worker.control import ControlServer
+from swarm.worker.drain import Drain, handlers
+from tests.builders import make_cgroups, make_status
 from tests.contract.redis_keys import KEYS
 from tests.role_redis import RoleRedis
 from tests.stub_bus import StubBus
@@ -53,7 +58,7 @@ class SshHost:
     handle: Callable[[SshHost, asyncssh.SSHServerProcess[bytes]], Any] | None = None
     """What runs for each command instead of swarm-unitctl."""
     knows_watch: bool = True
-    """False for a host of a release without it."""
+    """False for a host of a release that has neither it nor drains."""
     programs: list[asyncio.subprocess.Process] = field(default_factory=list)
     """Every swarm-unitctl that was started."""
     commands: list[str | None] = field(default_factory=list)
@@ -118,8 +123,9 @@ class SshHost:
 
     async def _process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.commands.append(process.command)
-        if process.command == "watch" and not self.knows_watch:
-            process.stderr.write(b"swarm-unitctl: refused: 'watch'; expected: list\n")
+        verb = (process.command or "").split(" ")[0]
+        if verb in {"watch", "drain", "undrain"} and not self.knows_watch:
+            process.stderr.write(f"swarm-unitctl: refused: '{verb}'; expected: list\n".encode())
             process.exit(2)
             return
         if self.handle is not None:
@@ -144,6 +150,45 @@ class SshHost:
             process.exit(await program.wait())
         finally:
             pump.cancel()
+
+
+class RunningInstance:
+    """An instance's own socket, drain and status file, all of them this process'."""
+
+    def __init__(
+        self, directory: Path, systemctl: StubSystemctl, number: int, *, active: int = 0
+    ) -> None:
+        """In `directory` are those of a `bench.unitctl`."""
+        for name in ("instances", "control"):
+            (directory / name).mkdir(exist_ok=True)
+        self.active = active
+        self._idle_since = time.monotonic()
+        self._directory = directory
+        self._number = number
+        self._drain = Drain(Intake(), lambda: self.active > 0)
+        path = directory / "control" / f"browser-{number}.sock"
+        self._control = ControlServer(path, handlers(self._drain))
+        self._control.start()
+        self.write()
+        group = f"/browser-{number}"
+        make_cgroups(directory / "cgroups", group, os.getpid())
+        unit = f"celery-browser@{number}.service"
+        systemctl.add(unit, main_pid=os.getpid(), control_group=group)
+
+    def write(self) -> None:
+        """As its reporter does, four times a second."""
+        drain = self._drain.look()
+        make_status(
+            number=self._number,
+            pid=os.getpid(),
+            active=self.active,
+            idle_since=None if self.active else self._idle_since,
+            written_at=time.monotonic(),
+            drain=None if drain.state == "consuming" else drain,
+        ).write(self._directory / "instances")
+
+    def close(self) -> None:
+        self._control.stop()
 
 
 async def _pump(source: asyncssh.SSHReader[bytes], target: asyncio.StreamWriter) -> None:

@@ -18,8 +18,8 @@ from swarm.scaler.adapters.commands import LocalRunner
 from swarm.scaler.model import HostReport, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRunner
 from swarm.scaler.reconcile import Reconciler
-from tests.builders import AT, make_settings, make_status
-from tests.contract.conftest import SshHost
+from tests.builders import AT, make_settings
+from tests.contract.conftest import RunningInstance, SshHost
 from tests.fakes import FakeQueues, FakeView
 from tests.stub_bus import StubBus
 from tests.stub_systemctl import StubSystemctl
@@ -211,30 +211,24 @@ class Idle(NamedTuple):
 
 @pytest.fixture
 async def idle(ssh_host: SshHost, systemctl: StubSystemctl, bus: StubBus) -> AsyncIterator[Idle]:
-    """To a host on which two instances are idle for long, one more than is needed."""
-    for number in (1, 2):
-        systemctl.add(f"celery-browser@{number}.service", main_pid=1000 + number)
-    idle_since = time.monotonic()
-    ssh_host.status_directory.mkdir()
+    """To a host on which two instances are idle, one more than is needed."""
+    instances = [RunningInstance(ssh_host.directory, systemctl, number) for number in (1, 2)]
 
     def renew() -> None:
-        for number in (1, 2):
-            word = make_status(
-                number=number,
-                pid=1000 + number,
-                idle_since=idle_since,
-                written_at=time.monotonic(),
-            )
-            word.write(ssh_host.status_directory)
+        for instance in instances:
+            instance.write()
 
-    renew()
     runner = ssh_host.runner()
     async with watched(runner) as units:
         yield Idle(units, renew)
+    for instance in instances:
+        instance.close()
     await runner.close()
 
 
-async def turned(idle: Idle, seconds: float) -> list[HostReport | Unknown]:
+async def turned(
+    idle: Idle, seconds: float, *, until: Callable[[], bool] = lambda: False
+) -> list[HostReport | Unknown]:
     """What a scaler saw of the host, by turns of half a second."""
     queues = FakeQueues({"browser": 0, "analysis": 0})
     settings = make_settings(
@@ -244,7 +238,8 @@ async def turned(idle: Idle, seconds: float) -> list[HostReport | Unknown]:
     side = BrokerSide(queues, FakeView(queues))
     reconciler = Reconciler(settings, {"primary": side}, {"h1": idle.units})
     seen = []
-    for _ in range(int(seconds / 0.5)):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not until():
         idle.renew()
         outcome = await reconciler.turn(time.monotonic(), at=AT)
         seen.append(outcome.observation.hosts["h1"])
@@ -254,8 +249,11 @@ async def turned(idle: Idle, seconds: float) -> list[HostReport | Unknown]:
 
 async def test_what_is_idle_is_stopped_on_a_host_that_tells(idle: Idle, ssh_host: SshHost) -> None:
     """So that nothing is stopped below is because of what is frozen there."""
-    await turned(idle, 13)
-    assert "stop browser 2" in ssh_host.commands
+    await turned(idle, 60, until=lambda: "stop browser 1" in ssh_host.commands)
+    watch, *drains, stop = ssh_host.commands
+    assert (watch, stop) == ("watch", "stop browser 1")
+    assert len(drains) >= 2
+    assert set(drains) == {"drain browser 1"}
 
 
 async def test_a_frozen_watcher_is_not_believed_and_nothing_is_stopped(
@@ -269,4 +267,5 @@ async def test_a_frozen_watcher_is_not_believed_and_nothing_is_stopped(
         ssh_host.programs[0].send_signal(signal.SIGCONT)
     assert is_known(seen[0])
     assert says("nothing was heard of it")(seen[-1])
-    assert ssh_host.commands == ["watch"]
+    # What was told to drain before the silence was noticed is told nothing more.
+    assert set(ssh_host.commands) == {"watch", "drain browser 1"}

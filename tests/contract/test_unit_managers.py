@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import LocalRunner
-from swarm.scaler.model import HostReport, InstanceState, Unknown
-from swarm.scaler.ports import CommandError, CommandRunner, UnitManager
-from tests.contract.conftest import UNITCTL, SshHost
+from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
+from swarm.scaler.ports import CommandError, CommandRefusedError, CommandRunner, UnitManager
+from tests.contract.conftest import RunningInstance, SshHost
 from tests.fakes import FakeUnits
 from tests.stub_bus import StubBus
 from tests.stub_systemctl import StubSystemctl
+
+RIGS = ["fake", "local", "ssh", "ssh, earlier release"]
 
 
 class Rig(Protocol):
@@ -24,6 +28,8 @@ class Rig(Protocol):
     units: UnitManager
 
     def add(self, pool: str, number: int, state: InstanceState) -> None: ...
+    def run(self, number: int, *, active: int = 0) -> None: ...
+    def end_task(self, number: int) -> None: ...
     def refuse(self, message: str) -> None: ...
     async def lose(self) -> None: ...
 
@@ -36,6 +42,13 @@ class FakeRig:
     def add(self, pool: str, number: int, state: InstanceState) -> None:
         self.fake.add(pool, number, state)
 
+    def run(self, number: int, *, active: int = 0) -> None:
+        state = InstanceState.BUSY if active else InstanceState.IDLE
+        self.fake.add("browser", number, state, active=active)
+
+    def end_task(self, number: int) -> None:
+        self.fake.end_task("browser", number)
+
     def refuse(self, message: str) -> None:
         self.fake.refuses = message
 
@@ -46,9 +59,11 @@ class FakeRig:
 class HostRig:
     """The real program over stubs of systemctl and of systemd's bus, and a way to it."""
 
-    def __init__(self, systemctl: StubSystemctl, runner: CommandRunner) -> None:
+    def __init__(self, systemctl: StubSystemctl, runner: CommandRunner, directory: Path) -> None:
         self.systemctl = systemctl
         self.runner = runner
+        self.directory = directory
+        self.running: dict[int, RunningInstance] = {}
         self.watched = WatchedUnits("h1", runner, report_max_age_s=15)
         self.units: UnitManager = self.watched
 
@@ -61,6 +76,20 @@ class HostRig:
         }
         self.systemctl.add(f"celery-{pool}@{number}.service", active_state=words[state])
 
+    def run(self, number: int, *, active: int = 0) -> None:
+        running = RunningInstance(self.directory, self.systemctl, number, active=active)
+        self.running[number] = running
+
+    def end_task(self, number: int) -> None:
+        self.running[number].active = 0
+
+    async def report_for_instances(self) -> None:
+        """As their reporters do, four times a second."""
+        while True:
+            for instance in self.running.values():
+                instance.write()
+            await asyncio.sleep(0.25)
+
     def refuse(self, message: str) -> None:
         self.systemctl.fail(message)
 
@@ -72,14 +101,14 @@ class SshRig(HostRig):
     """The same through an SSH server with a forced command."""
 
     def __init__(self, systemctl: StubSystemctl, host: SshHost) -> None:
-        super().__init__(systemctl, host.runner())
+        super().__init__(systemctl, host.runner(), host.directory)
         self.host = host
 
     async def lose(self) -> None:
         await self.host.close()
 
 
-@pytest.fixture(params=["fake", "local", "ssh", "ssh, earlier release"])
+@pytest.fixture(params=RIGS)
 async def rig(
     request: pytest.FixtureRequest, on_path: StubSystemctl, bus: StubBus, ssh_host: SshHost
 ) -> AsyncIterator[Rig]:
@@ -87,12 +116,23 @@ async def rig(
         yield FakeRig()
         return
     ssh_host.knows_watch = request.param == "ssh"
-    local = LocalRunner(UNITCTL, timeout_s=5)
-    rig = HostRig(on_path, local) if request.param == "local" else SshRig(on_path, ssh_host)
+    if request.param == "local":
+        program = (sys.executable, "-m", "bench.unitctl", str(ssh_host.status_directory))
+        local = LocalRunner(program, timeout_s=5)
+        rig = HostRig(on_path, local, ssh_host.directory)
+    else:
+        rig = SshRig(on_path, ssh_host)
+    reporting = asyncio.create_task(rig.report_for_instances())
     async with rig.watched:
         await rig.watched.settled()
         yield rig
+    reporting.cancel()
+    for instance in rig.running.values():
+        instance.close()
     await rig.runner.close()
+
+
+with_drains = pytest.mark.parametrize("rig", RIGS[:-1], indirect=True)
 
 
 async def seen(
@@ -194,3 +234,96 @@ async def test_a_host_that_is_away_is_unknown_and_takes_no_command(rig: Rig) -> 
         await rig.units.start("browser", 2)
     with pytest.raises(CommandError):
         await rig.units.stop("browser", 1)
+
+
+async def reported(units: UnitManager, number: int) -> Instance:
+    report = await units.report()
+    assert isinstance(report, HostReport), report
+    [instance] = [each for each in report.instances if each.number == number]
+    return instance
+
+
+@with_drains
+async def test_what_is_drained_is_told_at_once_and_says_that_it_is_idle(rig: Rig) -> None:
+    rig.run(1)
+    rig.run(2)
+    expected = {("browser", 1): InstanceState.IDLE, ("browser", 2): InstanceState.IDLE}
+    assert await seen(rig.units, expected) == expected
+    reading = await rig.units.drain("browser", 2)
+    assert reading.is_idle
+    assert reading.witness is not None
+    assert reading.witness.renderers == 0
+    assert await states(rig.units) == {**expected, ("browser", 2): InstanceState.DRAINING}
+    told = await reported(rig.units, 2)
+    assert told.draining is not None
+    assert (told.draining.is_idle, told.draining.sequence) == (True, reading.sequence)
+    assert (told.pid, told.waits) == (reading.pid, False)
+
+
+@with_drains
+async def test_a_drain_may_be_renewed_and_nothing_changes_but_the_time(rig: Rig) -> None:
+    rig.run(1)
+    await seen(rig.units, {("browser", 1): InstanceState.IDLE})
+    first = await rig.units.drain("browser", 1)
+    since = (await reported(rig.units, 1)).draining
+    again = await rig.units.drain("browser", 1)
+    assert (again.pid, again.is_idle, again.sequence) == (first.pid, True, first.sequence)
+    assert again.at >= first.at
+    after = (await reported(rig.units, 1)).draining
+    assert since is not None
+    assert after is not None
+    assert after.sequence == since.sequence
+    assert after.since == pytest.approx(since.since, abs=0.05)
+
+
+@with_drains
+async def test_one_that_has_a_task_is_not_idle_before_that_has_ended(rig: Rig) -> None:
+    rig.run(1, active=1)
+    await seen(rig.units, {("browser", 1): InstanceState.BUSY})
+    busy = await rig.units.drain("browser", 1)
+    assert not busy.is_idle
+    told = await reported(rig.units, 1)
+    assert (told.state, told.active) == (InstanceState.DRAINING, 1)
+    assert told.draining is not None
+    assert not told.draining.is_idle
+    rig.end_task(1)
+    idle = await rig.units.drain("browser", 1)
+    assert (idle.is_idle, idle.pid) == (True, busy.pid)
+    assert idle.sequence > busy.sequence
+
+
+@with_drains
+async def test_what_is_taken_back_consumes_again_and_its_next_drain_is_another(rig: Rig) -> None:
+    rig.run(1)
+    await seen(rig.units, {("browser", 1): InstanceState.IDLE})
+    first = await rig.units.drain("browser", 1)
+    await rig.units.undrain("browser", 1)
+    assert await states(rig.units) == {("browser", 1): InstanceState.IDLE}
+    await rig.units.undrain("browser", 1)
+    assert (await rig.units.drain("browser", 1)).sequence > first.sequence
+
+
+@with_drains
+async def test_what_is_drained_can_be_stopped(rig: Rig) -> None:
+    rig.run(1)
+    await seen(rig.units, {("browser", 1): InstanceState.IDLE})
+    await rig.units.drain("browser", 1)
+    await rig.units.stop("browser", 1)
+    assert await states(rig.units) == {}
+
+
+@with_drains
+async def test_at_whose_socket_nobody_answers_is_an_error(rig: Rig) -> None:
+    with pytest.raises(CommandError, match="does not answer"):
+        await rig.units.drain("browser", 7)
+    with pytest.raises(CommandError, match="does not answer"):
+        await rig.units.undrain("browser", 7)
+
+
+@pytest.mark.parametrize("rig", RIGS[-1:], indirect=True)
+async def test_a_host_of_an_earlier_release_refuses_to_drain(rig: Rig) -> None:
+    rig.run(1)
+    await seen(rig.units, {("browser", 1): InstanceState.IDLE})
+    with pytest.raises(CommandRefusedError, match="refused: 'drain'"):
+        await rig.units.drain("browser", 1)
+    assert await states(rig.units) == {("browser", 1): InstanceState.IDLE}

@@ -133,7 +133,7 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
         **environ: str,
     ) -> ScalerProcess:
         state_directory = stage.directory / "state"
-        state_directory.mkdir()
+        state_directory.mkdir(exist_ok=True)
         stage.write_config(
             scaler={
                 "interval_s": interval_s,

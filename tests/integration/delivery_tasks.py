@@ -36,6 +36,14 @@ def note(word: Any, seconds: float = 0.0) -> Any:
     return word
 
 
+@app.task(name="analysis.compute")
+def compute(seconds: float) -> None:
+    _ran("compute")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
 @app.task(name="analysis.silent", ignore_result=True)
 def silent(word: str) -> str:
     _ran(word)

@@ -183,7 +183,7 @@ def test_the_command_line_goes_over_too(
     assert swarm("cancel", task_id).stderr == f"{task_id}: already ended: done\n"
     listed = swarm("dead", "list")
     assert (listed.returncode, listed.stdout) == (0, "")
-    assert listed.stderr.startswith("swarm: not seen: rediss://127.0.0.1")
+    assert listed.stderr.startswith("swarm: not seen: the broker rediss://127.0.0.1")
     shown = swarm("brokers")
     assert shown.returncode == 3
     assert "fallback: ok after" in shown.stdout

@@ -98,6 +98,48 @@ def test_news_of_a_host_brings_a_turn_before_its_time(
     assert scaler.notify.told.count("WATCHDOG=1") == turns, "turns without news"
 
 
+def test_hosts_come_and_go_with_the_configuration(
+    stage: Stage, systemctl: StubSystemctl, start: Start
+) -> None:
+    systemctl.add("celery-browser@1.service")
+    scaler = start(None)
+    document = yaml.safe_load(stage.config.read_text(encoding="utf-8"))
+    document["hosts"]["far"] = {"address": "127.0.0.1", "port": free_port(), "max_instances": 2}
+
+    def write(**changes: Any) -> None:
+        scratch = stage.config.with_suffix(".new")
+        scratch.write_text(yaml.safe_dump({**document, **changes}), encoding="utf-8")
+        scratch.replace(stage.config)
+
+    # Without a key there is no way to it.
+    write()
+    line = "the hosts stay as they were: scaler.ssh_key: got /etc/swarm/scaler/id_ed25519, expected"
+    wait_until(lambda: line in scaler.log, what="the refusal")
+    (stage.directory / "credentials" / "ssh-key").write_text("no key", encoding="utf-8")
+    scaler.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "hosts added: far" in scaler.log, what="the new host")
+    wait_until(lambda: "far does not answer" in scaler.log, what="that it is away")
+
+    # One that is wrong changes nothing, and is told once.
+    turns = scaler.notify.told.count("WATCHDOG=1")
+    write(hosts={"far": {"address": "127.0.0.1", "max_instances": "two"}})
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= turns + 4, what="four turns")
+    assert scaler.log.count("hosts.far.max_instances") == 1
+    assert scaler.state()["hosts"].keys() == {"here", "far"}
+
+    # One that was taken out stays as long as an instance runs there.
+    write(hosts={"far": document["hosts"]["far"]}, flower={"timeout_s": 1.0})
+    wait_until(lambda: "taken out, left as they are emptied: here" in scaler.log, what="the line")
+    assert "flower changed, which takes effect when the scaler is restarted" in scaler.log
+    turns = scaler.notify.told.count("WATCHDOG=1")
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= turns + 4, what="four turns")
+    assert scaler.state()["hosts"]["here"]["answers"] is True
+    systemctl.remove("celery-browser@1.service")
+    wait_until(lambda: "left and empty: here" in scaler.log, what="its end")
+    wait_until(lambda: scaler.state()["hosts"].keys() == {"far"}, what="the next turn")
+    assert not any(" st" in call for call in systemctl.calls)
+
+
 def instance_of(worker: WorkerProcess, systemctl: StubSystemctl, unit: str) -> None:
     """Let systemd show it as one that runs."""
     systemctl.add(unit, main_pid=worker.process.pid)

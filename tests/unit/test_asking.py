@@ -10,7 +10,7 @@ import pytest
 from swarm.scaler.asking import attention, choose, max_age_s, tended, without
 from swarm.scaler.model import HostReport, Instance, Unknown
 from swarm.settings import PoolSettings
-from tests.builders import ANALYSIS, make_instance, make_pool
+from tests.builders import ANALYSIS, make_draining, make_instance, make_pool
 
 POOLS = {"browser": make_pool(), "analysis": PoolSettings.model_validate(ANALYSIS)}
 AWAY = Unknown("no answer")
@@ -110,6 +110,7 @@ def test_somebody_is_asked_before_one_is_stopped(
         ([BUSY], {"quiet": {"browser"}}, "nobody"),
         ([BUSY], {"quiet": {"analysis"}}, "broker"),
         ([BUSY], {}, "broker"),
+        ([waiting(), make_draining(2)], {}, "broker"),
         ([waiting(), waiting(2)], {"kept": {"browser": 1}}, "broker"),
         ([], {}, "broker"),
     ],
@@ -124,6 +125,14 @@ def test_the_bells_of_a_metered_broker_are_heard_while_all_is_busy() -> None:
     hosts = {"h1": HostReport((BUSY, ANALYST))}
     assert attention(POOLS, hosts, metered=True).deserted == {"browser"}
     assert attention(POOLS, hosts).deserted == frozenset()
+
+
+def test_flower_is_asked_while_an_instance_drains() -> None:
+    """Nothing is stopped on the word of the others, however long they have been idle."""
+    assert chosen(waiting(idle_for_s=6000), waiting(2, idle_for_s=6000)) == "nobody"
+    assert chosen(waiting(), make_draining(2)) == "flower"
+    assert chosen(make_draining(1)) == "flower"
+    assert chosen(waiting(), make_draining(2, pool="analysis")) == "nobody"
 
 
 def test_tended_are_the_queues_that_instances_name() -> None:
@@ -165,6 +174,7 @@ def test_a_pool_at_zero_is_looked_at_more_and_more_rarely(calm_s: float, age_s: 
         (make_instance(1, "idle", connected=False), True),
         (make_instance(1, "busy", connected=False), True),
         (make_instance(1, "paused", connected=False), True),
+        (make_draining(1, connected=False), True),
         # The scaler reaches the broker, as it has been told; this may last for days.
         (make_instance(1, "paused", connected=False, cut_off=True), False),
         (make_instance(1, "idle", connected=True), False),

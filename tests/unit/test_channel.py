@@ -16,9 +16,18 @@ from swarm.scaler.adapters.channel import SILENCE_S, WatchedUnits
 from swarm.scaler.adapters.picture import LONGEST_LINE, HostClock, Lines, Picture
 from swarm.scaler.adapters.systemd import MALFORMED
 from swarm.scaler.limits import Orders, Override
-from swarm.scaler.model import HostReport, Instance, InstanceState, Outcome, Start, Stop, Unknown
+from swarm.scaler.model import (
+    Action,
+    Draining,
+    HostReport,
+    Instance,
+    InstanceState,
+    Outcome,
+    Unknown,
+)
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRefusedError, Listener, Watch
 from swarm.scaler.reconcile import NO_ORDERS, Reconciler
+from swarm.witness import Witness
 from tests.builders import AT, NOW, make_settings, make_status
 from tests.fakes import FakeQueues, FakeView
 
@@ -194,7 +203,7 @@ class FakeRunner:
         self.error: CommandError | None = None
         """Why no watch can be started."""
         self.on_command: Callable[[], None] = lambda: None
-        self.answers_looks = True
+        self.answers_looks = self.drains = self.tells_of_drains = True
         self.sequence = 0
         self.watched = asyncio.Event()
         self.opens = asyncio.Event()
@@ -204,12 +213,27 @@ class FakeRunner:
 
     async def run(self, *words: str) -> str:
         self.commands.append(" ".join(words))
+        if words[0] == "drain":
+            return self.drain(*words[1:])
         if words == ("list",):
             if not self.lists:
                 raise CommandError("no list")
             return self.lists[-1]
         self.on_command()
         return "{}"
+
+    def drain(self, pool: str, number: str) -> str:
+        """The instance says it at its socket and in its status file."""
+        if not self.drains:
+            raise CommandError(f"{pool}-{number} does not answer: Connection refused")
+        drain = {"state": "idle", "sequence": 3, "since": HOST_NOW}
+        now = HOST_NOW + self.clock() - NOW
+        word = {"drain": drain, "written_at": now}
+        if self.tells_of_drains:
+            self.tell(instances=[entry(int(number), word=word)])
+        witness = {"processes": 4, "renderers": 0, "cpu_s": 1.0}
+        own = {"pid": 1000 + int(number), "state": "idle", "sequence": 3}
+        return json.dumps({"version": 1, "now": now, **own, "witness": witness})
 
     async def watch(self, listener: Listener) -> Watch:
         self.watches += 1
@@ -296,6 +320,25 @@ class Host:
             await asyncio.sleep(0)
         return outcomes
 
+    async def drained(self) -> None:
+        """One of two idle instances drains and has answered once; from now on it does not."""
+        await self.heard(entry(1), entry(2))
+        await self.turns(20, lines=True)
+        assert self.acts == []
+        self.release()
+        await self.turns(4, lines=True)
+        assert self.acts == ["drain browser 2"]
+        self.runner.drains = False
+
+    async def turns_in_vain(self, seconds: float) -> list[Outcome]:
+        """Nothing is stopped; and when the host has been silent, it is not even asked."""
+        outcomes = await self.turns(10)
+        assert set(self.acts) == {"drain browser 2"}
+        self.runner.commands.clear()
+        outcomes += await self.turns(seconds)
+        assert self.acts == []
+        return outcomes
+
     @property
     def acts(self) -> list[str]:
         return [command for command in self.runner.commands if command != "list"]
@@ -331,41 +374,35 @@ async def test_idle_instances_are_stopped_while_the_channel_lives(host: Host) ->
     await host.turns(40, lines=True)
     assert host.acts == []
     host.release()
-    outcomes = await host.turns(40, lines=True)
-    assert host.acts[0] == "stop browser 2"
+    outcomes = await host.turns(12, lines=True)
+    assert host.acts[:3] == ["drain browser 2", "drain browser 2", "stop browser 2"]
     assert isinstance(outcomes[-1].observation.hosts["h1"], HostReport)
 
 
 async def test_a_watcher_that_is_frozen_is_not_believed_and_nothing_is_done(host: Host) -> None:
-    """One of the instances becomes too many while it is frozen."""
-    await host.heard(entry(1), entry(2))
-    await host.turns(40, lines=True)
+    """One drains, and would prove that it is idle while it is frozen."""
+    await host.drained()
     host.runner.error = CommandError("no answer in 10 s")
-    host.queues.lengths["browser"] = 50
     before = await host.turns(6)
     assert isinstance(before[-1].observation.hosts["h1"], HostReport)
-    host.runner.commands.clear()
-    host.release()
-    outcomes = await host.turns(400)
+    host.queues.lengths["browser"] = 50
+    host.now += 1.6
+    outcomes = await host.turns_in_vain(400)
     assert "nothing was heard of it for more than 7.5 s" in reason(
         outcomes[0].observation.hosts["h1"]
     )
     assert reason(outcomes[-1].observation.hosts["h1"]) == "no answer in 10 s"
-    assert host.acts == []
 
 
 async def test_a_silence_stops_nothing_even_before_it_is_noticed(host: Host) -> None:
-    """Both are too many and idle when last heard of, which is one sight of it."""
-    host.release()
-    await host.heard(entry(1), entry(2))
+    """The last picture shows an instance that is drained; it does not answer."""
+    await host.drained()
     host.runner.error = CommandError("no answer in 10 s")
-    await host.turns(300)
-    assert host.acts == []
+    await host.turns_in_vain(300)
 
 
 async def test_lines_that_come_late_are_as_old_as_they_are(host: Host) -> None:
-    await host.heard(entry(1), entry(2))
-    await host.turns(40, lines=True)
+    await host.drained()
     host.runner.error = CommandError("gone")
     host.release()
     host.now += 60
@@ -376,7 +413,7 @@ async def test_lines_that_come_late_are_as_old_as_they_are(host: Host) -> None:
         outcome = await host.turn()
         assert isinstance(outcome.observation.hosts["h1"], Unknown)
         await asyncio.sleep(0)
-    assert host.acts == []
+    assert host.acts == ["drain browser 2"]
 
 
 async def test_a_first_line_that_comes_late_is_not_believed(host: Host) -> None:
@@ -400,32 +437,26 @@ async def test_a_channel_that_was_held_up_for_a_moment_goes_on(host: Host) -> No
 async def test_a_step_of_the_hosts_clock_makes_no_old_picture_fresh(
     host: Host, step: float
 ) -> None:
-    await host.heard(entry(1), entry(2))
-    await host.turns(40, lines=True)
+    await host.drained()
     host.runner.tell(late_s=step)
     host.runner.error = CommandError("gone")
-    # What was told just now may be believed for a moment.
-    await host.turns(10)
-    host.release()
-    await host.turns(300)
+    await host.turns_in_vain(300)
     assert isinstance(await host.report(), Unknown)
-    assert host.acts == []
 
 
 async def test_a_step_back_of_our_own_clock_makes_no_old_picture_fresh(host: Host) -> None:
-    await host.heard(entry(1), entry(2))
-    await host.turns(40, lines=True)
+    await host.drained()
     host.runner.error = CommandError("gone")
     host.release()
     host.now -= 3600
     assert isinstance(await host.report(), Unknown)
-    await host.turns(300)
-    assert host.acts == []
+    await host.turns_in_vain(300)
 
 
 async def test_an_instance_that_is_frozen_is_not_stopped(host: Host) -> None:
-    """Its host tells on: that its word is not renewed."""
+    """Its host tells on: that its word is not renewed. At its socket nobody answers."""
     await host.heard(entry(1), entry(2))
+    host.runner.drains = False
     for turn in range(100):
         if turn == 10:
             host.release()
@@ -433,7 +464,7 @@ async def test_an_instance_that_is_frozen_is_not_stopped(host: Host) -> None:
         is_late = host.now - NOW + HOST_NOW - 99.0 > 7.0
         host.runner.tell(instances=[entry(1), entry(2)] if is_late else [])
         await host.turn()
-    assert host.acts == []
+    assert set(host.acts) <= {"drain browser 1", "drain browser 2"}
     report = await host.report()
     assert isinstance(report, HostReport)
     assert {instance.state for instance in report.instances} == {InstanceState.UNREPORTED}
@@ -569,6 +600,62 @@ async def test_a_command_during_the_opening_is_in_the_first_picture_or_asked_for
     assert isinstance(await host.report(), HostReport)
 
 
+async def test_a_drain_is_in_the_picture_when_its_answer_has_come(host: Host) -> None:
+    await host.heard(entry(1), entry(2))
+    reading = await host.units.drain("browser", 2)
+    assert (reading.at, reading.pid, reading.is_idle, reading.sequence) == (HOST_NOW, 1002, True, 3)
+    assert reading.witness == Witness(processes=4, renderers=0, cpu_s=1.0)
+    report = await host.report()
+    assert isinstance(report, HostReport)
+    assert [each.state.value for each in report.instances] == ["idle", "draining"]
+    assert report.instances[1].draining == Draining(is_idle=True, sequence=3, since=NOW)
+    assert host.runner.asked == [], "systemd need not be asked for it"
+
+
+async def test_an_instance_that_tells_of_its_drain_late_is_not_waited_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "_CATCH_UP_S", 0.01)
+    host.runner.tells_of_drains = False
+    await host.heard(entry(1), entry(2))
+    assert (await host.units.drain("browser", 2)).is_idle
+    assert isinstance(await host.report(), HostReport)
+    host.runner.tells_of_drains = True
+    await host.units.drain("browser", 2)
+    await host.units.undrain("browser", 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"witness": {}},
+        {"witness": {"processes": 1, "renderers": "none", "cpu_s": 1}},
+        {"sequence": None},
+        {"pid": "x"},
+        {"now": []},
+    ],
+    ids=str,
+)
+async def test_an_answer_to_a_drain_that_is_not_understood_proves_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    await host.heard(entry(1))
+    answer = json.loads(host.runner.drain("browser", "1"))
+    for told in (json.dumps({**answer, **change}), "{}", "no", "[]"):
+        monkeypatch.setattr(host.runner, "drain", lambda *_, told=told: told)
+        with pytest.raises(CommandError, match="not understood"):
+            await host.units.drain("browser", 1)
+
+
+async def test_that_the_last_task_of_a_drain_has_ended_is_news(host: Host) -> None:
+    drain = {"state": "stopping", "sequence": 2, "since": 99.0}
+    await host.heard(entry(1, word={"active": 1, "drain": drain}))
+    before = host.news
+    host.runner.tell(instances=[entry(1, word={"drain": {**drain, "state": "idle"}})])
+    assert host.news == before + 1
+
+
 async def test_news_is_what_changes_a_state(host: Host) -> None:
     await host.heard(entry(1))
     assert host.news == 1
@@ -617,7 +704,7 @@ async def test_a_full_fleet_is_started_once(host: Host) -> None:
 
     host.runner.on_command = starts
     host.runner.ask = look  # type: ignore[method-assign]
-    seen: list[Start | Stop] = []
+    seen: list[Action] = []
     for _ in range(10):
         host.now += 0.5
         host.runner.tell()

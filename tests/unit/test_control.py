@@ -6,16 +6,24 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swarm import unitctl
+from swarm import unitctl, witness
+from swarm.unitctl import Command, InstanceError
 from swarm.worker import control
 from swarm.worker.control import ControlServer
 from swarm.worker.orders import LONGEST_ID, Answer, Orders
+from tests.builders import make_cgroups
+from tests.stub_systemctl import StubSystemctl
 
 
 def cancel(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -167,3 +175,162 @@ def test_orders_are_read_as_they_were_written(task_id: str) -> None:
 def test_an_id_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="1001 bytes, expected at most 1000"):
         Orders().to_cancel = "x" * 1001
+
+
+def sequence_of(state: str, number: int, *, pid: int = 4711) -> control.Handler:
+    return lambda _: {"state": state, "sequence": number, "since": 1.5, "pid": pid}
+
+
+@pytest.fixture
+def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSystemctl:
+    systemctl = StubSystemctl(tmp_path)
+    monkeypatch.setenv("PATH", systemctl.environ["PATH"])
+    systemctl.add("celery-browser@3.service", main_pid=4711)
+    return systemctl
+
+
+@pytest.fixture
+def drainable(tmp_path: Path, unit: StubSystemctl) -> Iterator[ControlServer]:
+    verbs = {"drain": sequence_of("stopping", 2), "undrain": sequence_of("consuming", 3)}
+    server = ControlServer(tmp_path / "browser-3.sock", verbs)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.usefixtures("drainable")
+@pytest.mark.parametrize(
+    ("verb", "state", "number"), [("drain", "stopping", 2), ("undrain", "consuming", 3)]
+)
+def test_unitctl_tells_an_instance_and_what_it_answers(
+    tmp_path: Path, verb: unitctl.Verb, state: str, number: int
+) -> None:
+    answer = unitctl.tell(Command(verb, "browser", 3), tmp_path)
+    assert answer.pop("now") > 0
+    assert answer == {
+        "version": 1,
+        "pool": "browser",
+        "number": 3,
+        "active_state": "active",
+        "state": state,
+        "sequence": number,
+        "since": 1.5,
+        "pid": 4711,
+        "witness": None,
+    }
+
+
+def test_unitctl_adds_what_the_units_cgroup_holds(
+    tmp_path: Path,
+    drainable: ControlServer,
+    unit: StubSystemctl,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drainable._handlers["drain"] = sequence_of("idle", 3, pid=os.getpid())
+    monkeypatch.setattr(witness, "ROOTS", (make_cgroups(tmp_path, "/x", os.getpid()),))
+    unit.add("celery-browser@3.service", main_pid=os.getpid(), control_group="/x")
+    seen = unitctl.tell(Command("drain", "browser", 3), tmp_path)["witness"]
+    assert (seen["processes"], seen["renderers"]) == (1, 0)
+
+
+@pytest.mark.usefixtures("drainable")
+@pytest.mark.parametrize("properties", [{"main_pid": 4712}, {"main_pid": 0}, None])
+def test_the_word_of_another_process_proves_nothing(
+    tmp_path: Path, unit: StubSystemctl, properties: dict[str, Any] | None
+) -> None:
+    if properties is None:
+        unitctl._systemctl("stop", "--no-block", "celery-browser@3.service")
+    else:
+        unit.add("celery-browser@3.service", **properties)
+    with pytest.raises(InstanceError, match="process 4711 answered, which celery-browser@3"):
+        unitctl.tell(Command("drain", "browser", 3), tmp_path)
+
+
+@pytest.mark.usefixtures("unit")
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ({"id": "of an earlier request"}, "answered another request: 'of an earlier request'"),
+        ({"ok": False, "error": "no verb 'drain'; there is: cancel"}, "3: no verb 'drain'"),
+        ({"sequence": None, "without": "sequence"}, "no answer that is understood: 'sequence'"),
+        ([], "no answer that is understood"),
+        ("{", "no answer that is understood"),
+        (None, "no answer that is understood"),
+    ],
+)
+def test_an_answer_that_proves_nothing_is_an_error(tmp_path: Path, reply: Any, reason: str) -> None:
+    with liar(tmp_path / "browser-3.sock", reply), pytest.raises(InstanceError, match=reason):
+        unitctl.tell(Command("drain", "browser", 3), tmp_path)
+
+
+@contextmanager
+def liar(path: Path, reply: Any) -> Iterator[None]:
+    """One who answers a request so, whatever it was."""
+    fields = {"ok": True, "state": "idle", "sequence": 3, "since": 1.5, "pid": 4711}
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as lines:
+            request = json.loads(lines.readline())
+            told = reply
+            if isinstance(reply, dict):
+                told = {"id": request["id"], **fields, **reply}
+                told.pop(told.pop("without", ""), None)
+            line = told if isinstance(told, str) else json.dumps(told)
+            connection.sendall(line.encode() + b"\n")
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        thread.join()
+
+
+@pytest.mark.usefixtures("unit")
+def test_an_instance_that_is_not_there_or_silent_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InstanceError, match="browser-3 does not answer: No such file"):
+        unitctl.tell(Command("drain", "browser", 3), tmp_path)
+    monkeypatch.setattr(unitctl, "_ANSWER_S", 0.2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(tmp_path / "browser-3.sock"))
+        silent.listen()
+        with pytest.raises(InstanceError, match=r"browser-3: no answer in 0\.2 s"):
+            unitctl.tell(Command("drain", "browser", 3), tmp_path)
+    assert unitctl.main(["drain", "none-such", "3"], {}) == 1
+    assert capsys.readouterr().err.startswith("swarm-unitctl: none-such-3 does not answer: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize(("uid", "gid", "refused"), [(4711, 4711, True), (4711, 4712, False)])
+def test_the_directory_and_the_socket_let_only_their_group_in(
+    uid: int, gid: int, *, refused: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        os.chown(directory, 0, 4712)
+        directory.chmod(0o2750)
+        server = ControlServer(directory / "browser-3.sock", {"cancel": cancel})
+        server.start()
+        program = (
+            "import os, socket, sys\n"
+            f"os.setgroups([]); os.setgid({gid}); os.setuid({uid})\n"
+            "connection = socket.socket(socket.AF_UNIX)\n"
+            "connection.connect(sys.argv[1])\n"
+            "connection.sendall(b'{}\\n')\n"
+            "print(connection.recv(1000).decode())"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(directory / "browser-3.sock")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.stop()
+    if refused:
+        assert "PermissionError" in done.stderr
+    else:
+        assert "user 4711 may not control this instance" in done.stdout

@@ -1,8 +1,8 @@
 """What must hold over any history: a fleet is simulated for many turns of chance.
 
 The simulated hosts behave as systemd does: starts take time and may fail, instances take tasks
-from a queue between two looks, reports grow stale, hosts and Flower go and come back, and the
-scaler is killed and started anew.
+from a queue between two looks and while they are told to drain, drains end that nobody renews,
+reports grow stale, hosts and Flower go and come back, and the scaler is killed and started anew.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.scaler.model import (
+    Drain,
+    Draining,
+    DrainReading,
     HostReport,
     Instance,
     InstanceState,
     Outcome,
+    Start,
     Stop,
+    Undrain,
     Unknown,
 )
-from swarm.scaler.placement import IDLE_PROOF_GAP_S
 from swarm.scaler.ports import BrokerSide, CommandError
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
+from swarm.witness import Witness
+from swarm.worker.drain import LEASE_S
 from tests.builders import AT, make_settings
 from tests.fakes import FakeQueues, FakeView
 
@@ -50,6 +56,21 @@ class Worker:
     busy_until: float | None = None
     stopping: bool = False
     ended: int = 0
+    draining: Draining | None = None
+    drain_ends_at: float = 0.0
+    sequence: int = 1
+
+    def settle(self) -> None:
+        """As `swarm.worker.drain` counts: a drain is idle when the last task has ended."""
+        if self.draining is not None and not self.draining.is_idle and self.busy_until is None:
+            self.sequence += 1
+            self.draining = Draining(
+                is_idle=True, sequence=self.sequence, since=self.draining.since
+            )
+
+    def consume(self) -> None:
+        self.sequence += 1
+        self.draining = None
 
 
 @dataclass
@@ -87,6 +108,8 @@ class Host:
             state = InstanceState.STARTING
         elif now < worker.silent_until:
             state = InstanceState.UNREPORTED
+        elif worker.draining is not None:
+            state = InstanceState.DRAINING
         elif worker.busy_until is not None:
             state = InstanceState.BUSY
         else:
@@ -98,6 +121,7 @@ class Host:
             state,
             state_since=worker.started_at,
             idle_since=idle_since,
+            draining=worker.draining if state is InstanceState.DRAINING else None,
             active=int(worker.busy_until is not None),
             waits=state is InstanceState.IDLE,
             tasks_ended=worker.ended,
@@ -118,11 +142,52 @@ class Host:
         if fleet.chance.random() < fleet.failure_rate:
             raise CommandError("the answer was lost")
 
+    async def drain(self, pool: str, number: int) -> DrainReading:
+        worker = self._answering(pool, number)
+        if worker.draining is None:
+            if worker.busy_until is None and self.fleet.chance.random() < 0.2:
+                self.fleet.queues.lengths[POOL] += 1
+                self.fleet.take_task(worker)
+            worker.sequence += 1
+            worker.draining = Draining(
+                is_idle=False, sequence=worker.sequence, since=self.fleet.now
+            )
+        worker.settle()
+        worker.drain_ends_at = self.fleet.now + LEASE_S
+        if self.fleet.chance.random() < self.fleet.failure_rate:
+            raise CommandError("the answer was lost")
+        assert worker.draining is not None
+        renderers = int(worker.busy_until is not None or self.fleet.chance.random() < 0.1)
+        return DrainReading(
+            self.fleet.now,
+            worker.pid,
+            worker.draining.is_idle,
+            worker.draining.sequence,
+            None if self.fleet.chance.random() < 0.1 else Witness(4, renderers, 1.0),
+        )
+
+    async def undrain(self, pool: str, number: int) -> None:
+        worker = self._answering(pool, number)
+        if worker.draining is not None:
+            worker.consume()
+
+    def _answering(self, pool: str, number: int) -> Worker:
+        assert pool == POOL
+        if self.away:
+            raise CommandError("no answer")
+        worker = self.workers[number]
+        if worker.stopping or self.fleet.now < worker.ready_at:
+            raise CommandError("it does not answer")
+        return worker
+
     async def stop(self, pool: str, number: int) -> None:
         if self.away:
             raise CommandError("no answer")
         assert pool == POOL
-        self.workers[number].stopping = True
+        worker = self.workers[number]
+        if worker.busy_until is not None:
+            self.fleet.met_a_task += 1
+        worker.stopping = True
         self.fleet.stopped.append(Stop(self.name, pool, number))
 
 
@@ -139,6 +204,8 @@ class Fleet:
         self.view = FakeView(self.queues)
         self.hosts = {name: Host(name, self) for name in configured.hosts}
         self.stopped: list[Stop] = []
+        self.met_a_task = 0
+        """Stops that found a task."""
         self.restart_scaler()
 
     def restart_scaler(self) -> None:
@@ -167,13 +234,20 @@ class Fleet:
             if worker.busy_until is not None and self.now >= worker.busy_until:
                 worker.busy_until, worker.idle_since = None, self.now
                 worker.ended += 1
+            worker.settle()
+            if worker.draining is not None and self.now >= worker.drain_ends_at:
+                worker.consume()
             if worker.stopping:
                 if worker.busy_until is None:
                     del host.workers[number]
-            elif self.now >= worker.ready_at and worker.busy_until is None:
-                self._take_task(worker)
+            elif (
+                self.now >= worker.ready_at
+                and worker.busy_until is None
+                and worker.draining is None
+            ):
+                self.take_task(worker)
 
-    def _take_task(self, worker: Worker) -> None:
+    def take_task(self, worker: Worker) -> None:
         if self.queues.lengths[POOL] > 0:
             self.queues.lengths[POOL] -= 1
             worker.busy_until = self.now + self.chance.uniform(0.5, 8)
@@ -220,36 +294,111 @@ seeds = st.integers(0, 2**32)
 THOROUGH = settings().max_examples // 100
 
 
+class Readings:
+    """Every answer to a drain, as hosts gave them: what the scaler may go by."""
+
+    def __init__(self) -> None:
+        self._since: dict[object, list[tuple[float, DrainReading]]] = {}
+
+    def note(self, now: float, outcome: Outcome) -> None:
+        for result in outcome.results:
+            if result.reading is not None:
+                self._since.setdefault(result.action.key, []).append((now, result.reading))
+
+    def prove(self, victim: Instance, now: float) -> bool:
+        """Whether the last two that were given are of one idleness, and 2 s apart."""
+        assert victim.draining is not None
+        alike = []
+        for at, reading in reversed(self._since.get(victim.key, [])):
+            holds = reading.is_idle and reading.witness is not None
+            same = (reading.pid, reading.sequence) == (victim.pid, victim.draining.sequence)
+            if not holds or not same or reading.witness.renderers:  # type: ignore[union-attr]
+                break
+            alike.append(at)
+        return len(alike) >= 2 and alike[0] - alike[-1] >= 2 and now - alike[0] <= 20
+
+
 @settings(max_examples=60 * THOROUGH)
 @given(seed=seeds, failure_rate=st.sampled_from([0.0, 0.1]))
-async def test_no_stop_hits_work_or_acts_on_what_is_unknown(seed: int, failure_rate: float) -> None:
-    fleet = Fleet(seed, configured=configured(), failure_rate=failure_rate)
-    idle_sights: dict[tuple[str, int, int], list[float]] = {}
+async def test_no_stop_without_a_proven_drain_nor_on_what_is_unknown(
+    seed: int, failure_rate: float
+) -> None:
+    fleet, readings = Fleet(seed, configured=configured(), failure_rate=failure_rate), Readings()
     for _ in range(120):
         fleet.disturb()
         outcome = await fleet.turn()
         seen = {instance.key: instance for instance in outcome.observation.instances(POOL)}
-        for instance in seen.values():
-            sights = idle_sights.setdefault((instance.host, instance.number, instance.pid), [])
-            if instance.state is InstanceState.IDLE and instance.tasks_ended == (
-                fleet.hosts[instance.host].workers[instance.number].ended
-            ):
-                sights.append(fleet.now)
-            else:
-                sights.clear()
         for result in outcome.results:
             if not isinstance(result.action, Stop):
                 continue
-            stop = result.action
-            victim = seen[stop.host, stop.pool, stop.number]
-            assert victim.state is InstanceState.IDLE
+            victim = seen[result.action.key]
+            assert victim.state is InstanceState.DRAINING
             assert victim.active == victim.reserved == 0
-            assert victim.idle_for_s(fleet.now) >= IDLE_PROOF_GAP_S
-            first, *_, last = idle_sights[stop.host, stop.number, victim.pid]
-            assert last - first >= 2, "fewer than two sights of it idle"
+            assert readings.prove(victim, fleet.now)
             assert isinstance(outcome.observation.waiting[POOL], int)
             assert not any(isinstance(r, Unknown) for r in outcome.observation.hosts.values())
             assert all(i.state is not InstanceState.UNREPORTED for i in seen.values())
+        readings.note(fleet.now, outcome)
+        fleet.advance(2)
+    assert fleet.met_a_task == 0
+
+
+@settings(max_examples=60)
+@given(seed=seeds, failure_rate=st.sampled_from([0.0, 0.1]))
+async def test_a_need_takes_back_what_drains_before_it_starts_anything(
+    seed: int, failure_rate: float
+) -> None:
+    fleet = Fleet(seed, configured=configured(), failure_rate=failure_rate)
+    for _ in range(120):
+        fleet.disturb()
+        outcome = await fleet.turn()
+        decision = outcome.decisions[POOL]
+        actions = [result.action for result in outcome.results]
+        draining = {
+            each.key
+            for each in outcome.observation.instances(POOL)
+            if each.state is InstanceState.DRAINING
+        }
+        back = {each.key for each in actions if isinstance(each, Undrain)}
+        missing = max(0, decision.desired - decision.running)
+        assert len(back) == min(missing, len(draining))
+        if any(isinstance(each, Start) for each in actions):
+            assert back == draining
+        if missing:
+            assert not any(isinstance(each, Drain | Stop) for each in actions)
+        for result in outcome.results:
+            if isinstance(result.action, Undrain) and result.error is None:
+                worker = fleet.hosts[result.action.host].workers[result.action.number]
+                assert worker.draining is None, "it does not consume"
+        fleet.advance(2)
+
+
+@settings(max_examples=40)
+@given(seed=seeds)
+async def test_no_more_are_drained_than_two_turns_can_spare_and_only_work_takes_them_back(
+    seed: int,
+) -> None:
+    fleet = Fleet(seed, configured=configured())
+    kept = 5
+    for _ in range(60):
+        fleet.disturb(restarts=False)
+        outcome = await fleet.turn()
+        decision = outcome.decisions[POOL]
+        begun = sum(isinstance(result.action, Drain) for result in outcome.results)
+        keep = kept
+        if decision.basis is not None and decision.basis.reckoning is not None:
+            keep = decision.basis.reckoning.keep
+        if begun:
+            assert decision.running - begun >= max(keep, kept)
+        kept = keep
+        fleet.advance(2)
+    fleet.calm()
+    while fleet.queues.lengths[POOL]:
+        await fleet.turn()
+        fleet.advance(2)
+    for _ in range(100):
+        outcome = await fleet.turn()
+        assert not any(isinstance(result.action, Undrain) for result in outcome.results)
         fleet.advance(2)
 
 

@@ -1,40 +1,53 @@
-"""Which instance on which host: room, limits, and the proof a stop needs."""
+"""Which instance on which host: room, limits, and who is drained, taken back and stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from swarm.scaler.drains import Proofs
 from swarm.scaler.failing import breaker_is_open, failures, suspects
 from swarm.scaler.model import (
+    Basis,
     Cause,
     Decision,
     Direction,
+    Drain,
     HostReport,
+    Inputs,
     Instance,
+    InstanceKey,
+    Limit,
+    Limits,
     Observation,
+    Renew,
     Start,
     Stop,
+    Undrain,
     Unknown,
 )
-from swarm.scaler.placement import IdleProof, Plan, Proofs, gather_proofs, plan, proved_idle
+from swarm.scaler.placement import Plan, drainable, plan
 from swarm.settings import HostSettings
 from tests.builders import (
     BROWSER,
     NOW,
+    make_draining,
     make_host,
     make_instance,
     make_instances,
     make_observation,
+    make_proofs,
     make_scaler,
     make_settings,
     make_two_brokers,
 )
 
 HOSTS = {"h1": make_host(), "h2": make_host()}
+DRAINED = make_draining()
+DRAIN, RENEW, UNDRAIN, STOP = (each(*DRAINED.key) for each in (Drain, Renew, Undrain, Stop))
 AWAY = Unknown("away")
 
 
@@ -61,13 +74,13 @@ def made(
     hosts: Mapping[str, HostSettings] = HOSTS,
     proofs: Proofs | None = None,
     scaler: Any = None,
+    leaving: Collection[str] = (),
+    refused: Collection[InstanceKey] = (),
 ) -> Plan:
-    if proofs is None:
-        proofs = gather_proofs(replace(observation, now=observation.now - 2), {})
     settings = make_settings().model_copy(
         update={"hosts": hosts, "scaler": make_scaler(**scaler or {})}
     )
-    return plan(decisions, settings, observation, proofs)
+    return plan(decisions, settings, observation, proofs or {}, leaving=leaving, refused=refused)
 
 
 def test_starts_are_spread_to_where_most_room_is() -> None:
@@ -109,8 +122,9 @@ def test_whatever_may_run_holds_a_place(state: str) -> None:
     assert result == Plan(notes=("browser: 1 of 1 starts wait, every host is full",))
 
 
-def test_other_pools_hold_places_too() -> None:
-    others = tuple(replace(instance, pool="analysis") for instance in make_instances(busy=4))
+@pytest.mark.parametrize("state", ["busy", "draining"])
+def test_other_pools_hold_places_too(state: str) -> None:
+    others = tuple(replace(each, pool="analysis") for each in make_instances(**{state: 4}))
     assert made(decision(0, 1), fleet(others, others)).actions == ()
 
 
@@ -261,15 +275,15 @@ def test_a_failure_of_one_pool_does_not_pause_another() -> None:
     assert result.actions == (Start("h1", "analysis", 1),)
 
 
-def test_the_longest_idle_on_the_host_easiest_to_empty_stops_first() -> None:
+def test_the_longest_idle_on_the_host_easiest_to_empty_is_drained_first() -> None:
     observation = fleet(
         [make_instance(1, "busy"), make_instance(2, idle_for_s=900.0)],
         [make_instance(1, idle_for_s=300.0), make_instance(2, idle_for_s=400.0)],
     )
     assert made(decision(4, 1), observation).actions == (
-        Stop("h2", "browser", 2),
-        Stop("h2", "browser", 1),
-        Stop("h1", "browser", 2),
+        Drain("h2", "browser", 2),
+        Drain("h2", "browser", 1),
+        Drain("h1", "browser", 2),
     )
 
 
@@ -289,68 +303,177 @@ def test_nothing_starts_on_a_host_that_is_cut_off_from_its_broker() -> None:
     assert result.actions == (Start("h1", "browser-fallback", 1),)
 
 
-def test_no_more_are_stopped_than_decided() -> None:
+def test_no_more_are_drained_than_decided() -> None:
     assert len(made(decision(4, 3), fleet(make_instances(idle=4))).actions) == 1
 
 
 @pytest.mark.parametrize(
     "state", ["starting", "busy", "paused", "stopping", "failed", "unreported"]
 )
-def test_only_idle_instances_are_stopped(state: str) -> None:
+def test_only_idle_instances_are_drained_when_there_are_too_many(state: str) -> None:
     assert made(decision(4, 0), fleet(make_instances(**{state: 4}))).actions == ()
 
 
-@pytest.mark.parametrize("change", [{"active": 1}, {"reserved": 1}])
-def test_an_instance_with_work_is_not_stopped(change: dict[str, Any]) -> None:
-    assert made(decision(1, 0), fleet([make_instance(1, **change)])).actions == ()
+def test_nothing_is_stopped_that_was_not_drained() -> None:
+    """However long it has been idle."""
+    idle = make_instance(1, idle_for_s=1e6)
+    for proofs in ({}, {idle.key: make_proofs(DRAINED)[DRAINED.key]}):
+        assert made(decision(1, 0), fleet([idle]), proofs=proofs).actions == (DRAIN,)
+
+
+def test_what_is_drained_is_stopped_when_it_has_proved_that() -> None:
+    observation = fleet([DRAINED])
+    for direction in (decision(0, 0), decision(3, 2)):
+        assert made(direction, observation, proofs={}).actions == (RENEW,)
+        assert made(direction, observation, proofs=make_proofs(DRAINED)).actions == (STOP,)
+    first = make_proofs(DRAINED)[DRAINED.key]
+    waits = replace(first, last=first.first, asked_at=NOW - 1.0)
+    assert made(decision(0, 0), observation, proofs={DRAINED.key: waits}).actions == ()
 
 
 @pytest.mark.parametrize(
-    "proofs",
+    "observation",
     [
-        {},
-        {("h2", "browser", 1): IdleProof(0.0, 1001, 0)},
-        {("h1", "browser", 1): IdleProof(998.1, 1001, 0)},
-        {("h1", "browser", 1): IdleProof(0.0, 999, 0)},
-        {("h1", "browser", 1): IdleProof(0.0, 1001, 1)},
+        replace(fleet([DRAINED]), waiting={"browser": Unknown("Flower is away")}),
+        fleet([DRAINED], Unknown("away")),
+        fleet([DRAINED, make_instance(2, "unreported")]),
+        replace(fleet([DRAINED]), confirmed_down=frozenset({"primary"})),
     ],
-    ids=["none", "of another host", "too young", "of another process", "a task ended since"],
+    ids=["queue unknown", "a host away", "one unreported", "its broker down"],
 )
-def test_without_proof_nothing_is_stopped(proofs: Proofs) -> None:
-    assert made(decision(1, 0), fleet(make_instances(idle=1)), proofs=proofs).actions == ()
+@pytest.mark.parametrize("is_proved", [True, False])
+def test_what_is_not_known_stops_nothing_renews_nothing_and_cancels_nothing(
+    *, observation: Observation, is_proved: bool
+) -> None:
+    """The drain ends by itself, and the instance is there for what nobody can see."""
+    proofs = make_proofs(DRAINED) if is_proved else {}
+    assert made(decision(0, 0), observation, proofs=proofs) == Plan()
 
 
-def test_a_proof_is_kept_while_idle_and_lost_by_anything_else() -> None:
-    idle = make_instance(1)
-    first = gather_proofs(make_observation(0, [idle], now=10.0), {})
-    assert first == {idle.key: IdleProof(10.0, 1001, 0)}
-    assert gather_proofs(make_observation(0, [idle], now=12.0), first) == first
-    for state in ("busy", "unreported", "starting", "stopping", "failed"):
-        assert gather_proofs(make_observation(0, [make_instance(1, state)], now=12.0), first) == {}
-    assert gather_proofs(make_observation(0, Unknown("away"), now=12.0), first) == {}
-    for changed in (replace(idle, pid=7), replace(idle, tasks_ended=1)):
-        again = gather_proofs(make_observation(0, [changed], now=12.0), first)
-        assert again[idle.key].seen_at == 12.0
+def test_a_need_takes_drained_instances_back_before_anything_is_started() -> None:
+    drained = [make_draining(n, draining_for_s=n) for n in (1, 2, 3)]
+    proofs = make_proofs(*drained)
+    result = made(decision(0, 2), fleet(drained), proofs=proofs)
+    # The third one is neither needed, nor stopped while more are.
+    assert result.actions == (Undrain("h1", "browser", 1), Undrain("h1", "browser", 2))
+    result = made(decision(0, 5), fleet(drained), proofs=proofs)
+    assert result.actions == (
+        *(Undrain("h1", "browser", n) for n in (1, 2, 3)),
+        Start("h2", "browser", 1),
+        Start("h2", "browser", 2),
+    )
+    result = made(decision(0, 1), fleet(drained), proofs={})
+    assert result.actions == (
+        Undrain("h1", "browser", 1),
+        Renew("h1", "browser", 2),
+        Renew("h1", "browser", 3),
+    )
 
 
-@pytest.mark.parametrize(
-    ("seen_at", "stops"),
-    [(NOW, 1), (NOW - 1.0, 0)],
-    ids=["now", "no later than the first by 2 s"],
-)
-def test_a_reading_proves_nothing_of_the_time_since(seen_at: float, stops: int) -> None:
-    """A picture that is looked at twice is one sight, however long lies between the two looks."""
-    idle = make_instance(1)
-    first = make_observation(0, now=NOW - 2.9, hosts={"h1": HostReport((idle,), seen_at=NOW - 2.9)})
-    second = make_observation(0, now=NOW, hosts={"h1": HostReport((idle,), seen_at=seen_at)})
-    proofs = gather_proofs(second, gather_proofs(first, {}))
-    assert len(made(decision(1, 0), second, proofs=proofs).actions) == stops
+def test_one_that_has_a_task_drains_on() -> None:
+    busy = make_draining(1, active=1, sequence=2)
+    observation = fleet([busy])
+    assert made(decision(0, 0), observation, proofs={}).actions == (RENEW,)
+    read = make_proofs(busy)
+    assert made(decision(0, 0), observation, proofs=read).actions == ()
+
+
+def with_limits(direction: dict[str, Decision], **limits: Any) -> dict[str, Decision]:
+    """The same decision, as it is made while people or schedules set other limits."""
+    effective = Limits(Limit(1, "a"), Limit(6, "b"), Limit(0, "c"))
+    basis = Basis(Inputs(NOW, 0), replace(effective, **limits))
+    return {pool: replace(each, basis=basis) for pool, each in direction.items()}
+
+
+def test_what_is_pinned_is_neither_drained_nor_stopped_but_taken_back() -> None:
+    pinned = frozenset({DRAINED.key, ("h1", "browser", 2)})
+    observation = replace(fleet([DRAINED, make_instance(2), make_instance(3)]), pinned=pinned)
+    assert drainable("browser", observation) == 1
+    for leaving in ((), ("h1",)):
+        result = made(decision(2, 0), observation, proofs=make_proofs(DRAINED), leaving=leaving)
+        assert result.actions == (UNDRAIN, Drain("h1", "browser", 3))
+
+
+def test_while_stops_are_paused_nothing_drains() -> None:
+    observation = fleet([DRAINED, make_instance(2)])
+    decisions = with_limits(decision(1, 1), no_stops="paused by anna")
+    for leaving in ((), ("h1",)):
+        result = made(decisions, observation, proofs=make_proofs(DRAINED), leaving=leaving)
+        assert result.actions == (UNDRAIN,)
+
+
+def test_while_starts_are_paused_what_drains_is_taken_back_and_no_more() -> None:
+    decisions = with_limits(decision(0, 1), no_starts="paused by anna")
+    assert made(decisions, fleet([DRAINED])).actions == (UNDRAIN,)
+    leaving = made(decisions, fleet([DRAINED]), leaving=("h1",))
+    assert leaving.actions == (RENEW,)
+
+
+def test_a_maximum_that_a_schedule_set_counts_what_drains_as_well() -> None:
+    busy = make_draining(1, active=1, sequence=2)
+    decisions = with_limits(decision(0, 3), maximum=Limit(3, "schedule"))
+    result = made(decisions, fleet([busy]), proofs=make_proofs(busy), leaving=("h1",))
+    assert len([each for each in result.actions if isinstance(each, Start)]) == 2
+
+
+def test_who_refused_to_drain_is_passed_over() -> None:
+    observation = fleet(make_instances(idle=3))
+    refused = {("h1", "browser", 3), ("h1", "browser", 1)}
+    assert drainable("browser", observation, refused) == 1
+    assert made(decision(3, 0), observation, refused=refused).actions == (
+        Drain("h1", "browser", 2),
+    )
+
+
+class TestLeavingHosts:
+    """Hosts that were taken out of config.yaml: all that runs there is drained."""
+
+    def plan(self, direction: dict[str, Decision], *h1: Instance, proofs: Any = None) -> Plan:
+        hosts = {"h1": make_host(pools=[]), "h2": make_host()}
+        result = made(direction, fleet(h1), hosts=hosts, leaving={"h1"}, proofs=proofs or {})
+        assert not any(
+            isinstance(action, Start) and action.host == "h1" for action in result.actions
+        )
+        return result
+
+    def test_whatever_runs_is_drained_busy_or_not(self) -> None:
+        states = ("idle", "busy", "paused", "starting", "stopping", "unreported", "failed")
+        instances = [make_instance(n, state) for n, state in enumerate(states, start=1)]
+        result = self.plan(decision(3, 3), *instances)
+        assert result.actions == tuple(Drain("h1", "browser", n) for n in (1, 2, 3))
+
+    def test_not_while_its_pool_needs_more_nor_while_that_is_unknown(self) -> None:
+        result = self.plan(decision(1, 2), make_instance(1, "busy"))
+        assert result.actions == (Start("h2", "browser", 1),)
+        observation = replace(
+            fleet([make_instance(1)]), waiting={"browser": Unknown("Flower is away")}
+        )
+        assert made(decision(1, 1), observation, leaving={"h1"}).actions == ()
+
+    def test_what_drains_there_is_not_taken_back_but_stopped(self) -> None:
+        result = self.plan(decision(0, 1), DRAINED, proofs=make_proofs(DRAINED))
+        assert result.actions == (Start("h2", "browser", 1), STOP)
+
+    def test_what_drains_there_counts_against_the_maximum(self) -> None:
+        drained = [make_draining(n, active=1, sequence=2) for n in (1, 2, 3, 4)]
+        result = self.plan(decision(0, 6), *drained, proofs=make_proofs(*drained))
+        assert result.actions == (Start("h2", "browser", 1), Start("h2", "browser", 2))
+        assert result.notes == (
+            "browser: 4 of 6 starts wait, those that drain count against the maximum",
+        )
+
+
+def test_a_drain_that_is_too_old_is_told() -> None:
+    old = make_draining(1, active=1, draining_for_s=1e4)
+    result = made(decision(0, 0), fleet([old, make_draining(2)]), proofs=make_proofs(old))
+    assert result.overdue == ((old.key, "it has 1 active and 0 reserved tasks"),)
+    assert not any(isinstance(action, Stop) for action in result.actions)
 
 
 def test_who_is_pinned_stays() -> None:
     observation = fleet(make_instances(idle=2))
     pinned = replace(observation, pinned=frozenset({("h1", "browser", 2)}))
-    assert made(decision(2, 0), pinned).actions == (Stop("h1", "browser", 1),)
+    assert made(decision(2, 0), pinned).actions == (Drain("h1", "browser", 1),)
 
 
 def test_holding_does_nothing() -> None:
@@ -360,10 +483,3 @@ def test_holding_does_nothing() -> None:
 def test_the_same_inputs_give_the_same_plan() -> None:
     observation = fleet(make_instances(busy=1, idle=2), make_instances(idle=3))
     assert len({made(decision(6, 2), observation) for _ in range(5)}) == 1
-
-
-def test_a_step_down_waits_for_the_proof_instead_of_announcing_a_stop() -> None:
-    """Idle by one report only: nothing to stop yet, so nothing is announced."""
-    instances = make_instances(idle=3)
-    observation = make_observation(0, instances)
-    assert proved_idle("browser", observation, {}) == []

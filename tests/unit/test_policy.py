@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from swarm.scaler import placement
 from swarm.scaler.limits import Override, effective
 from swarm.scaler.model import (
     BrokerCondition,
@@ -25,6 +26,7 @@ from swarm.scaler.policy import confirmed_down, decide
 from swarm.settings import PoolSettings, ScalerSettings
 from tests.builders import (
     AT,
+    make_draining,
     make_inputs,
     make_instance,
     make_instances,
@@ -42,9 +44,8 @@ def turn(
     observation: Observation, memory: PoolMemory = CALM, *, pool: Any = None, scaler: Any = None
 ) -> tuple[Decision, PoolMemory]:
     settings = make_scaler(**scaler or {})
-    # Placement asks for two sights of it: here whoever is idle has proved it.
-    stoppable = sum(instance.state == "idle" for instance in observation.instances("browser"))
-    return decided(observation, memory, make_pool(**pool or {}), settings, proved=stoppable)
+    drainable = placement.drainable("browser", observation)
+    return decided(observation, memory, make_pool(**pool or {}), settings, drainable=drainable)
 
 
 def decided(
@@ -53,10 +54,10 @@ def decided(
     pool: PoolSettings,
     scaler: ScalerSettings,
     *,
-    proved: int,
+    drainable: int,
     overrides: Sequence[Override] = (),
 ) -> tuple[Decision, PoolMemory]:
-    inputs = make_inputs(observation, pool, scaler, proved=proved)
+    inputs = make_inputs(observation, pool, scaler, drainable=drainable)
     return decide("browser", pool, scaler, inputs, effective(pool, AT, overrides), memory)
 
 
@@ -256,6 +257,21 @@ def test_down(
     assert (decision.desired, decision.cause) == (desired, cause)
 
 
+def test_what_drains_is_no_capacity_and_not_too_many() -> None:
+    drained = [make_draining(n) for n in (2, 3)]
+    decision, _ = turn(make_observation(0, [make_instance(1), *drained]), pool={"spare": 1})
+    assert (decision.running, decision.desired, decision.cause) == (1, 1, "enough")
+    decision, _ = turn(make_observation(1, drained))
+    assert (decision.running, decision.desired) == (0, 1)
+
+
+def test_a_need_may_take_back_all_that_drains_at_once() -> None:
+    """They run already: neither the step nor the maximum keeps them from work."""
+    drained = [make_draining(n) for n in range(1, 21)]
+    decision, _ = turn(make_observation(500, drained), pool={"max_instances": 20})
+    assert (decision.desired, decision.limit) == (20, "max_instances 20")
+
+
 def test_spare_instances_are_kept_on_top_of_what_is_needed() -> None:
     decision, _ = turn(make_observation(0, make_instances(busy=2, idle=4)), pool={"spare": 3})
     assert decision.desired == 5
@@ -282,10 +298,10 @@ def test_more_than_the_maximum_run_until_they_are_idle() -> None:
 def test_overrides_take_the_place_of_what_is_configured() -> None:
     observation = make_observation(0, make_instances(idle=1))
     wants = Override("set by anna until 14:30", minimum=3, maximum=3)
-    made, _ = decided(observation, CALM, make_pool(), make_scaler(), proved=1, overrides=[wants])
+    made, _ = decided(observation, CALM, make_pool(), make_scaler(), drainable=1, overrides=[wants])
     assert (made.desired, made.cause) == (3, "minimum")
     crowd = make_observation(50, make_instances(busy=1))
-    made, _ = decided(crowd, CALM, make_pool(), make_scaler(), proved=0, overrides=[wants])
+    made, _ = decided(crowd, CALM, make_pool(), make_scaler(), drainable=0, overrides=[wants])
     assert (made.desired, made.limit) == (3, "set by anna until 14:30 3")
 
 
@@ -296,7 +312,7 @@ def test_nothing_is_started_or_stopped_while_people_paused_it() -> None:
             CALM,
             make_pool(min_instances=1),
             make_scaler(),
-            proved=4,
+            drainable=4,
             overrides=[paused],
         )
         assert "by anna" in made.reason
@@ -307,6 +323,8 @@ def test_nothing_is_started_or_stopped_while_people_paused_it() -> None:
     assert cause(make_observation(9), no_starts) == ("hold", "starts-paused")
     assert cause(make_observation(0), no_starts) == ("hold", "starts-paused")
     assert cause(make_observation(0, make_instances(idle=4)), no_stops) == ("hold", "stops-paused")
+    # Taking back what drains is no start.
+    assert cause(make_observation(9, [make_draining(1)]), no_starts) == ("up", "starts-paused")
 
 
 def test_a_decision_can_be_made_anew_from_what_it_carries() -> None:
@@ -336,9 +354,9 @@ def test_the_decision_says_what_the_work_asks_for_before_any_limit() -> None:
     assert (decision.wanted, decision.desired, decision.reason) == (1001, 6, "1000 waiting")
 
 
-def test_no_step_down_is_announced_before_an_instance_has_proved_idle() -> None:
+def test_no_step_down_is_announced_that_nobody_would_take() -> None:
     observation = make_observation(0, make_instances(idle=4))
-    decision, _ = decided(observation, CALM, make_pool(), make_scaler(), proved=0)
+    decision, _ = decided(observation, CALM, make_pool(), make_scaler(), drainable=0)
     assert (decision.direction, decision.cause) == ("hold", "not-idle")
 
 
@@ -363,7 +381,7 @@ def test_a_need_that_stays_within_the_reserve_is_never_followed_up_and_down(
         need = low + int(share * reserve * sqrt(low))
         now += seconds
         busy = min(need, running)
-        inputs = Inputs(now, need - busy, busy=busy, idle=running - busy, proved=running - busy)
+        inputs = Inputs(now, need - busy, busy=busy, idle=running - busy, drainable=running - busy)
         decision, memory = decide("browser", pool, scaler, inputs, limits, memory)
         assert decision.desired >= running
         running = decision.desired

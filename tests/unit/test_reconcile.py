@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Stop, Unknown
+from swarm.scaler import drains
+from swarm.scaler.model import (
+    Action,
+    Drain,
+    HostReport,
+    Instance,
+    InstanceState,
+    Outcome,
+    Renew,
+    Start,
+    Stop,
+    Undrain,
+    Unknown,
+)
 from swarm.scaler.ports import BrokerSide
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
+from swarm.witness import Witness
 from tests.builders import ANALYSIS, AT, BROWSER, UNHURRIED, make_settings
 from tests.fakes import FakeQueues, FakeUnits, FakeView
 
@@ -41,6 +56,18 @@ class World:
         self.now += 2
         return await self.reconciler.turn(self.now, at=AT)
 
+    def actions(self, outcome: Outcome) -> list[Action]:
+        return [result.action for result in outcome.results]
+
+    @property
+    def draining(self) -> list[Instance]:
+        return [
+            each
+            for host in self.hosts.values()
+            for each in host.instances.values()
+            if each.state is InstanceState.DRAINING
+        ]
+
     @property
     def stops(self) -> list[Stop]:
         return [a for host in self.hosts.values() for a in host.asked if isinstance(a, Stop)]
@@ -61,16 +88,155 @@ async def test_a_turn_observes_decides_and_acts() -> None:
     assert len(world.hosts["h1"].instances) == 2
 
 
-async def test_an_idle_instance_is_stopped_after_two_turns_have_proved_it() -> None:
+async def test_what_is_too_many_is_drained_and_stopped_after_two_readings() -> None:
     world = World()
     for number in (1, 2):
         world.idle("h1", number)
-    assert (await world.turn()).results == ()
-    outcome = await world.turn()
-    assert [result.action for result in outcome.results] == [Stop("h1", "browser", 2)]
+    actions = [world.actions(await world.turn()) for _ in range(6)]
+    where = ("h1", "browser", 2)
+    # The second reading is asked for when it must be two seconds later than the first.
+    assert actions == [[], [Drain(*where)], [], [Renew(*where)], [Stop(*where)], []]
     for _ in range(50):
         await world.turn()
     assert [number for _, number in world.hosts["h1"].instances] == [1]
+
+
+async def drained(world: World) -> None:
+    """Until an instance drains that is idle: one of two, with no work for either."""
+    for number in (1, 2):
+        world.idle("h1", number)
+    while not world.draining:
+        await world.turn()
+
+
+async def test_work_that_comes_before_the_stop_takes_a_drained_instance_back() -> None:
+    world = World()
+    await drained(world)
+    world.queues.lengths["browser"] = 8
+    outcome = await world.turn()
+    assert world.actions(outcome)[0] == Undrain("h1", "browser", 2)
+    assert (world.draining, world.stops) == ([], [])
+    assert world.hosts["h1"].instances["browser", 2].state is InstanceState.IDLE
+
+
+async def test_a_task_that_slipped_in_is_done_before_the_stop() -> None:
+    world = World()
+    for number in (1, 2):
+        world.idle("h1", number)
+    await world.turn()
+    host = world.hosts["h1"]
+    # Taken after the host told that it is idle, before it was told to drain.
+    host.shows = dict(host.instances)
+    host.instances["browser", 2] = replace(host.instances["browser", 2], active=1)
+    await world.turn()
+    host.shows.clear()
+    assert [each.number for each in world.draining] == [2]
+    for _ in range(200):
+        await world.turn()
+    assert world.stops == []
+    host.end_task("browser", 2)
+    for _ in range(5):
+        await world.turn()
+    assert world.stops == [Stop("h1", "browser", 2)]
+
+
+async def test_a_drain_is_renewed_for_as_long_as_its_task_takes_and_no_oftener() -> None:
+    world = World()
+    world.idle("h1", 1)
+    world.hosts["h1"].add("browser", 2, InstanceState.BUSY, active=1, state_for_s=600)
+    await world.hosts["h1"].drain("browser", 2)
+    world.hosts["h1"].asked.clear()
+    for _ in range(100):
+        await world.turn()
+    assert len(world.hosts["h1"].asked) == 200 // 20
+
+
+async def test_a_restart_adopts_what_drains_and_proves_it_anew() -> None:
+    world = World()
+    await drained(world)
+    await world.turn()
+    world.restart()
+    where = ("h1", "browser", 2)
+    actions = [world.actions(await world.turn()) for _ in range(4)]
+    assert actions == [[Renew(*where)], [], [Renew(*where)], [Stop(*where)]]
+
+
+async def test_a_host_that_goes_away_loses_its_proofs() -> None:
+    world = World()
+    await drained(world)
+    await world.turn()
+    await world.turn()
+    world.hosts["h1"].away = "no answer"
+    for _ in range(20):
+        assert all(isinstance(each, Start) for each in world.actions(await world.turn()))
+    world.hosts["h1"].away = None
+    assert world.actions(await world.turn()) == [Renew("h1", "browser", 2)]
+    assert world.stops == []
+
+
+async def test_flower_is_asked_while_one_drains_and_its_silence_holds_the_stop() -> None:
+    """All say that they wait: nothing is stopped on their word alone."""
+    world = World()
+    world.view.silent = {"analysis"}
+    for number in (1, 2):
+        world.idle("h1", number, waits=True)
+    while not world.draining:
+        await world.turn()
+    world.queues.away = "Flower refused the password"
+    outcomes = [await world.turn() for _ in range(30)]
+    assert all(world.actions(each) == [] for each in outcomes)
+    assert (outcomes[-1].decisions["browser"].cause, world.stops) == ("queue-unknown", [])
+    world.queues.away = None
+    while not world.stops:
+        await world.turn()
+    assert world.stops == [Stop("h1", "browser", 2)]
+
+
+@pytest.mark.parametrize("witness", [None, Witness(5, 1, 1.0)])
+async def test_a_witness_that_does_not_agree_holds_the_stop_and_is_told(
+    witness: Witness | None,
+) -> None:
+    world = World()
+    world.hosts["h1"].witness = witness
+    await drained(world)
+    limit_s = world.settings.pools["browser"].task_time_limit_s + drains.OVERDUE_MARGIN_S
+    for _ in range(int(limit_s / 2)):
+        outcome = await world.turn()
+        assert outcome.overdue == {}
+    outcome = await world.turn()
+    assert world.stops == []
+    assert outcome.overdue.keys() == {("h1", "browser", 2)}
+    # It is looked at with each renewal, not in every turn.
+    assert len(world.hosts["h1"].asked) <= 2 + limit_s / drains.RENEW_S
+
+
+async def test_an_instance_that_cannot_be_drained_runs_on_and_another_goes() -> None:
+    world = World()
+    for number in (1, 2, 3):
+        world.idle("h1", number)
+    world.hosts["h1"].mute = {("browser", 2), ("browser", 3)}
+    results = [result for _ in range(200) for result in (await world.turn()).results]
+    refused = [result.action for result in results if result.error is not None]
+    assert set(refused) == {Drain("h1", "browser", 3), Drain("h1", "browser", 2)}
+    # They are asked again once in a while: what answers may have been started anew.
+    assert 2 < len(refused) <= 2 * (400 / 60 + 1)
+    assert world.stops == [Stop("h1", "browser", 1)]
+
+
+async def test_what_was_just_told_to_drain_is_not_drained_again() -> None:
+    """Its own word of it comes a little later."""
+    world = World()
+    for number in (1, 2):
+        world.idle("h1", number)
+    host = world.hosts["h1"]
+    await world.turn()
+    host.shows = dict(host.instances)
+    await world.turn()
+    assert [type(each) for each in host.asked] == [Drain]
+    host.shows.clear()
+    for _ in range(5):
+        await world.turn()
+    assert [number for _, number in host.instances] == [1]
 
 
 async def test_a_task_between_two_turns_undoes_the_proof() -> None:

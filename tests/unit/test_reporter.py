@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from celery.worker import state as celery_state
 
 from swarm.brokers import Broker
 from swarm.browse.secrets import Secrets
+from swarm.delivery.intake import Intake
 from swarm.environment import WorkerEnvironment
 from swarm.variables import Autoscale
+from swarm.worker.drain import Drain
 from swarm.worker.metrics import WorkerMetrics
 from swarm.worker.reporter import Reporter
 from swarm.worker.telemetry import Telemetry
@@ -38,6 +41,9 @@ class Notes:
 
     def watchdog(self) -> None:
         self.told.append(("watchdog", ""))
+
+    def last_line(self) -> str:
+        return [line for kind, line in self.told if kind == "status"][-1]
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.told]
@@ -72,6 +78,7 @@ class Desk:
         self.metrics = WorkerMetrics()
         self.failed_starts: list[int] = []
         self.pauses: list[bool] = []
+        self.drain = Drain(Intake(), lambda: bool(celery_state.reserved_requests))
         self.reporter = Reporter(
             WorkerEnvironment(**environment),
             self.telemetry,
@@ -79,6 +86,7 @@ class Desk:
             self.metrics,
             on_failed_start=self.failed_starts.append,
             on_pause=self.pauses.append,
+            drain=self.drain,
         )
 
     def look(self) -> dict[str, Any]:
@@ -270,6 +278,33 @@ def test_a_unit_near_its_limit_takes_nothing_and_says_so_once(
     assert told == ["takes no more tasks for now", "takes tasks again"]
 
 
+def test_a_drain_is_told_from_its_begin_to_its_end(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    assert "drain" not in desk.begin()
+    task = Request()
+    celery_state.reserved_requests.add(task)
+    celery_state.active_requests.add(task)
+    since = desk.drain.begin().since
+    assert desk.look()["drain"] == {"state": "stopping", "sequence": 2, "since": since}
+    assert desk.notes.last_line() == "browser: draining, 1 busy of 1, 0 done, redis primary"
+    assert desk.metrics.registry.get_sample_value("swarm_worker_draining") == 1
+    celery_state.active_requests.clear()
+    celery_state.reserved_requests.clear()
+    assert desk.look()["drain"] == {"state": "idle", "sequence": 3, "since": since}
+    assert desk.notes.last_line() == "browser: drained, 0 busy of 1, 0 done, redis primary"
+    desk.drain.cancel()
+    assert "drain" not in desk.look()
+    assert desk.metrics.registry.get_sample_value("swarm_worker_draining") == 0
+
+
+def test_a_drain_that_nobody_renews_ends_by_the_reporters_look(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    desk.drain.begin(for_s=0.01)
+    time.sleep(0.02)
+    assert "drain" not in desk.look()
+
+
 def test_leaving_is_told_once(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.begin()
@@ -277,6 +312,8 @@ def test_leaving_is_told_once(tmp_path: Path) -> None:
     assert desk.look()["phase"] == "stopping"
     desk.look()
     assert desk.notes.kinds().count("stopping") == 1
+    with pytest.raises(ValueError, match="will not consume again"):
+        desk.drain.cancel()
 
 
 def test_a_lost_broker_is_told(tmp_path: Path) -> None:

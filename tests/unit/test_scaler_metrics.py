@@ -22,15 +22,24 @@ from swarm.scaler.model import (
     Cause,
     Decision,
     Direction,
+    Drain,
     HostReport,
     Instance,
     Outcome,
+    Renew,
     Start,
     Stop,
+    Undrain,
     Unknown,
 )
 from swarm.scaler.readings import Reading
-from tests.builders import make_instance, make_observation, make_settings, make_two_brokers
+from tests.builders import (
+    make_draining,
+    make_instance,
+    make_observation,
+    make_settings,
+    make_two_brokers,
+)
 
 DECISION = Decision("browser", Direction.UP, 2, 4, 9, Cause.BACKLOG, "120 waiting")
 
@@ -72,6 +81,10 @@ def test_the_gauges_follow_what_changes_of_a_host() -> None:
     show([idle])
     assert value(metrics, "instances", **labels, state="idle") == 1
     assert value(metrics, "host_up", host="h1") == 1
+    without = replace(make_observation(0), hosts={})
+    metrics.show(Outcome(without, {"browser": DECISION}), seconds=0.2)
+    assert value(metrics, "instances", **labels, state="idle") is None
+    assert value(metrics, "host_up", host="h1") is None
 
 
 def test_a_turn_becomes_metrics() -> None:
@@ -89,6 +102,36 @@ def test_a_turn_becomes_metrics() -> None:
     stopped = {"pool": "browser", "host": "h2", "verb": "stop", "result": "failed"}
     assert value(metrics, "actions_total", **stopped) == 1
     assert value(metrics, "turn_seconds_count") == 1
+
+
+def test_drains_are_counted_and_timed() -> None:
+    metrics = ScalerMetrics(make_settings())
+
+    def count(result: str) -> float | None:
+        return value(metrics, "drains_total", pool="browser", result=result)
+
+    assert [count(each) for each in ("begun", "cancelled", "completed")] == [0, 0, 0]
+    drained = [make_draining(n, draining_for_s=5.0 * n) for n in (1, 2, 3)]
+    where = [each.key for each in drained]
+    results = (
+        ActionResult(Drain("h1", "browser", 4)),
+        ActionResult(Drain("h1", "browser", 5), error="it does not answer"),
+        ActionResult(Renew(*where[0])),
+        ActionResult(Undrain(*where[0])),
+        ActionResult(Stop(*where[1])),
+        ActionResult(Stop(*where[2]), error="Access denied"),
+    )
+    made = Outcome(make_observation(0, drained), {"browser": DECISION}, results)
+    metrics.show(replace(made, overdue={where[2]: "it has a task"}), seconds=0.2)
+    assert [count(each) for each in ("begun", "cancelled", "completed")] == [1, 1, 1]
+    assert value(metrics, "drain_seconds_sum", pool="browser") == 10.0
+    assert value(metrics, "drain_seconds_count", pool="browser") == 1
+    assert value(metrics, "drains_overdue", pool="browser") == 1
+    labels = {"pool": "browser", "host": "h1"}
+    assert value(metrics, "instances", **labels, state="draining") == 3
+    assert value(metrics, "actions_total", **labels, verb="renew", result="done") == 1
+    metrics.show(made, seconds=0.2)
+    assert value(metrics, "drains_overdue", pool="browser") == 0
 
 
 def test_an_unknown_queue_has_no_length() -> None:

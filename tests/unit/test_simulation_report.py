@@ -15,7 +15,9 @@ from bench.simulation.scale_downs import ScaleDowns
 from bench.simulation.traces import TRACES
 from swarm.settings import ScalerSettings
 
-DOWNS = ScaleDowns(scale_downs=10_004, interrupted=0, met_a_task=3, tasks=9, histories=2)
+DOWNS = ScaleDowns(
+    scale_downs=10_004, interrupted=0, met_a_task=0, tasks=9, histories=2, slipped_in=3, cancelled=5
+)
 
 
 def make_figures(**fields: float) -> Figures:

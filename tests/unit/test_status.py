@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from swarm.status import InstanceStatus
+from swarm.status import DrainStatus, InstanceStatus
 from tests.builders import make_status
 
 
@@ -22,12 +22,15 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     assert InstanceStatus.from_mapping(json.loads(path.read_bytes())) == status
 
 
-def test_only_a_paused_instance_says_so_and_older_scalers_understand_the_others(
+def test_only_a_paused_or_drained_instance_says_so_and_older_scalers_understand_the_others(
     tmp_path: Path,
 ) -> None:
     make_status().write(tmp_path)
     [path] = tmp_path.iterdir()
-    assert "paused" not in json.loads(path.read_bytes())
+    assert not json.loads(path.read_bytes()).keys() & {"paused", "drain"}
+    drained = make_status(drain=DrainStatus("stopping", sequence=2, since=95.0))
+    drained.write(tmp_path)
+    assert InstanceStatus.from_mapping(json.loads(path.read_bytes())) == drained
     status = make_status(paused="memory 92 % of 1.5 GiB")
     status.write(tmp_path)
     assert InstanceStatus.from_mapping(json.loads(path.read_bytes())) == status
@@ -67,6 +70,10 @@ def test_a_missing_directory_is_an_os_error(tmp_path: Path) -> None:
         {"written_at": None},
         {"written_at": float("inf")},
         {"pool": 3},
+        {"drain": True},
+        {"drain": {"state": "idle", "sequence": 1}},
+        {"drain": {"state": "gone", "sequence": 1, "since": 1.0}},
+        {"drain": {"state": "idle", "sequence": -1, "since": 1.0}},
     ],
 )
 def test_a_wrong_field_is_refused(change: dict[str, Any]) -> None:
@@ -75,7 +82,7 @@ def test_a_wrong_field_is_refused(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", sorted(asdict(make_status()).keys() - {"queues", "paused", "requests"})
+    "field", sorted(asdict(make_status()).keys() - {"queues", "paused", "requests", "drain"})
 )
 def test_a_missing_field_is_refused(field: str) -> None:
     document = asdict(make_status())
@@ -106,6 +113,10 @@ def test_queues_are_told_by_who_knows_them() -> None:
         (
             {"failed": 0, "browser": "down"},
             "browser: 0 busy of 1, 153 done, browser down, redis primary",
+        ),
+        (
+            {"failed": 0, "drain": DrainStatus("idle", 3, 95.0)},
+            "browser: drained, 0 busy of 1, 153 done, redis primary",
         ),
         (
             {"phase": "stopping", "failed": 0},

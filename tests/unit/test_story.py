@@ -13,15 +13,18 @@ from swarm.scaler.model import (
     Cause,
     Decision,
     Direction,
+    Drain,
     HostReport,
     Outcome,
+    Renew,
     Start,
     Stop,
+    Undrain,
     Unknown,
 )
 from swarm.scaler.snapshot import Snapshots
 from swarm.scaler.story import Narrator, describe, status_line
-from tests.builders import make_instance, make_instances, make_observation
+from tests.builders import NOW, make_draining, make_instance, make_instances, make_observation
 
 ENOUGH = Decision("browser", Direction.HOLD, 1, 1, 1, Cause.ENOUGH, "as many as needed")
 UP = Decision(
@@ -131,6 +134,53 @@ def test_actions_are_told_and_a_repeated_failure_is_not() -> None:
     assert lines[2] == []
     assert lines[3] == [(False, "start celery-browser@2 on h1")]
     assert lines[4] == refusal
+
+
+def test_a_drain_is_told_when_it_begins_and_is_taken_back_and_not_each_time_it_is_renewed() -> None:
+    where = ("h1", "browser", 1)
+    renewed = ActionResult(Renew(*where))
+    lost = ActionResult(Renew(*where), error="no answer in 10 s")
+    lines = told(
+        [
+            outcome(ENOUGH, ActionResult(Drain(*where))),
+            outcome(ENOUGH, renewed),
+            outcome(ENOUGH, lost),
+            outcome(ENOUGH, lost),
+            outcome(ENOUGH, renewed),
+            outcome(ENOUGH, ActionResult(Undrain(*where))),
+        ]
+    )
+    assert [[sentence for _, sentence in each] for each in lines] == [
+        ["browser: stay at 1 (as many as needed)", "drain celery-browser@1 on h1"],
+        [],
+        ["renew the drain of celery-browser@1 on h1 failed: no answer in 10 s"],
+        [],
+        [],
+        ["undrain celery-browser@1 on h1"],
+    ]
+
+
+def test_a_drain_that_is_too_old_is_a_warning_said_once() -> None:
+    draining = make_draining(1, active=1)
+    late = replace(
+        outcome(ENOUGH, instances=[draining]), overdue={draining.key: "it has 1 active task"}
+    )
+    lines = told([outcome(ENOUGH, instances=[draining]), late, late])
+    sentence = "celery-browser@1 on h1 drains for longer than a task may take: it has 1 active task"
+    assert [(True, sentence) in each for each in lines] == [False, True, False]
+
+
+def test_the_status_line_counts_what_drains_apart() -> None:
+    drained = outcome(ENOUGH, waiting=3, instances=[make_instance(1), make_draining(2)])
+    assert status_line(drained, {"browser": 6}) == "browser 1 of 6, 1 draining, waiting 3"
+
+
+def test_the_status_file_tells_how_far_a_drain_is() -> None:
+    drained = outcome(ENOUGH, waiting=3, instances=[make_draining(2)])
+    document = json.loads(Snapshots().text(drained, written_at=1.0))
+    [instance] = document["hosts"]["h1"]["instances"]
+    assert instance["state"] == "draining"
+    assert instance["draining"] == {"is_idle": True, "sequence": 3, "since": NOW - 5}
 
 
 def test_the_status_line_says_what_holds_it_back() -> None:

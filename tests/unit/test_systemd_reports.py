@@ -32,6 +32,9 @@ def word(**fields: Any) -> dict[str, Any]:
     return asdict(make_status(**fields))
 
 
+DRAINED = {"state": "idle", "sequence": 4, "since": 90.0}
+
+
 def parse(*entries: object, **fields: Any) -> HostReport:
     document = {
         "version": 1,
@@ -64,6 +67,10 @@ def instance(*args: Any, **fields: Any) -> Instance:
         ("active", word(reserved=1, idle_since=None), "busy"),
         ("active", word(paused="memory 92 % of 1.5 GiB"), "paused"),
         ("active", word(paused="pids 95 % of 100", active=1, idle_since=None), "paused"),
+        ("active", word(drain=DRAINED), "draining"),
+        ("active", word(drain={**DRAINED, "sequence": "4"}), "unreported"),
+        ("active", word(drain={**DRAINED, "colour": "red"}), "unreported"),
+        ("deactivating", word(drain=DRAINED), "stopping"),
         ("deactivating", word(paused="pids 95 % of 100"), "stopping"),
         ("active", word(phase="starting"), "starting"),
         ("active", word(phase="stopping"), "stopping"),
@@ -211,6 +218,15 @@ def test_a_paused_instance_says_why_and_nothing_of_its_queue() -> None:
     assert found.trouble == "paused: memory 92 % of 1.5 GiB"
     assert not found.waits
     assert found.idle_since is None
+
+
+def test_a_drained_instance_says_how_far_it_is_and_nothing_of_its_queue() -> None:
+    found = instance(word(drain=DRAINED, paused="memory 92 % of 1.5 GiB"))
+    assert found.trouble == "drained, sequence 4"
+    assert not found.waits
+    assert found.idle_since is None
+    found = instance(word(drain={**DRAINED, "state": "stopping"}, active=1, idle_since=None))
+    assert found.trouble == "draining, sequence 4"
 
 
 def test_whether_an_instance_reaches_its_broker_is_its_own_word() -> None:

@@ -12,8 +12,21 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.scaler.model import HostReport, Instance, InstanceState, Outcome, Start, Stop, Unknown
+from swarm.scaler.model import (
+    Drain,
+    Draining,
+    DrainReading,
+    HostReport,
+    Instance,
+    InstanceState,
+    Outcome,
+    Start,
+    Stop,
+    Unknown,
+)
 from swarm.scaler.reconcile import Reconciler
+from swarm.witness import Witness
+from swarm.worker.drain import LEASE_S
 from tests.builders import AT, make_two_brokers
 from tests.fakes import FakeBroker
 
@@ -32,6 +45,9 @@ class Worker:
     silent_until: float = 0.0
     stopping: bool = False
     ended: int = 0
+    draining: Draining | None = None
+    drain_ends_at: float = 0.0
+    sequence: int = 1
 
 
 @dataclass
@@ -48,6 +64,8 @@ class Host:
     def _show(self, pool: str, number: int) -> Instance:
         now, worker = self.fleet.now, self.workers[pool, number]
         state = InstanceState.IDLE if worker.busy_until is None else InstanceState.BUSY
+        if worker.draining is not None:
+            state = InstanceState.DRAINING
         if worker.stopping:
             state = InstanceState.STOPPING
         elif now < worker.ready_at:
@@ -62,6 +80,7 @@ class Host:
             state,
             state_since=worker.ready_at,
             idle_since=worker.idle_since if is_idle else None,
+            draining=worker.draining if state is InstanceState.DRAINING else None,
             active=int(worker.busy_until is not None),
             waits=is_idle and worker.connected,
             connected=None if state is InstanceState.UNREPORTED else worker.connected,
@@ -76,7 +95,24 @@ class Host:
         self.workers[pool, number] = Worker(self.fleet.pids, ready_at, ready_at)
         self.fleet.started.append((self.fleet.now, pool))
 
+    async def drain(self, pool: str, number: int) -> DrainReading:
+        worker = self.workers[pool, number]
+        is_idle = worker.busy_until is None
+        if worker.draining is None or worker.draining.is_idle is not is_idle:
+            since = self.fleet.now if worker.draining is None else worker.draining.since
+            worker.sequence += 1
+            worker.draining = Draining(is_idle, worker.sequence, since)
+        worker.drain_ends_at = self.fleet.now + LEASE_S
+        witness = Witness(4, int(not is_idle), 1.0)
+        return DrainReading(self.fleet.now, worker.pid, is_idle, worker.sequence, witness)
+
+    async def undrain(self, pool: str, number: int) -> None:
+        worker = self.workers[pool, number]
+        worker.draining = None
+        worker.sequence += 1
+
     async def stop(self, pool: str, number: int) -> None:
+        assert self.workers[pool, number].busy_until is None, "a stop met a task"
         self.workers[pool, number].stopping = True
 
 
@@ -126,9 +162,17 @@ class Fleet:
         if worker.busy_until is not None and self.now >= worker.busy_until:
             worker.busy_until, worker.idle_since = None, self.now
             worker.ended += 1
+        if worker.draining is not None and self.now >= worker.drain_ends_at:
+            worker.draining = None
+            worker.sequence += 1
         if worker.stopping:
             if worker.busy_until is None:
                 del host.workers[pool, number]
+        elif worker.draining is not None:
+            if not worker.draining.is_idle and worker.busy_until is None:
+                worker.sequence += 1
+                since = worker.draining.since
+                worker.draining = Draining(is_idle=True, sequence=worker.sequence, since=since)
         elif there and worker.connected and self.now >= worker.ready_at:
             lengths = broker.queues.lengths
             if worker.busy_until is None and lengths["browser"] > 0:
@@ -172,25 +216,27 @@ async def test_whoever_is_stopped_was_idle_and_gave_way_or_was_not_needed(seed: 
                 assert not is_down, "started on a broker that is down"
                 continue
             [victim] = [
-                i for i in observation.instances(action.pool) if i.key[::2] == action_key(action)
+                each for each in observation.instances(action.pool) if each.key == action.key
             ]
-            assert victim.state is InstanceState.IDLE
-            assert victim.active == victim.reserved == 0
+            if isinstance(action, Drain):
+                assert victim.state is InstanceState.IDLE
+            elif isinstance(action, Stop):
+                assert victim.state is InstanceState.DRAINING
+                assert victim.active == victim.reserved == 0
+            else:
+                assert victim.state is InstanceState.DRAINING
+                continue
             if is_down:
                 assert victim.connected is False
                 [other] = fleet.settings.pools.keys() - {action.pool}
                 decision = outcome.decisions[other]
                 assert decision.desired > decision.running, "gave way to nobody"
             else:
-                assert outcome.decisions[action.pool].direction == "down"
+                assert outcome.decisions[action.pool].direction != "up"
                 assert isinstance(observation.waiting[action.pool], int)
         for name, host in fleet.hosts.items():
             assert len(host.workers) <= fleet.settings.hosts[name].max_instances
         fleet.advance(2)
-
-
-def action_key(action: Stop) -> tuple[str, int]:
-    return (action.host, action.number)
 
 
 @settings(max_examples=30)

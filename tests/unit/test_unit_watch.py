@@ -18,6 +18,7 @@ from typing import IO, Any
 import pytest
 
 from swarm import unitctl
+from swarm.status import DrainStatus
 from swarm.system_bus import BusError, Call, SystemBus
 from swarm.unit_bus import Units
 from swarm.unit_entry import pressures
@@ -54,7 +55,12 @@ class TestTold:
 
     @pytest.mark.parametrize(
         "changed",
-        [entry(2, word=word(active=1)), entry(2, active_state="failed"), entry(2, main_pid=813)],
+        [
+            entry(2, word=word(active=1)),
+            entry(2, word=word(drain=DrainStatus("idle", 3, 98.0))),
+            entry(2, active_state="failed"),
+            entry(2, main_pid=813),
+        ],
     )
     def test_only_what_changed_is_told(self, changed: dict[str, Any]) -> None:
         told = Told()

@@ -1,8 +1,9 @@
-"""The program behind the forced command: five verbs, and everything else is refused."""
+"""The program behind the forced command: its verbs, and everything else is refused."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm import unit_entry, unitctl
-from swarm.status import InstanceStatus
+from swarm import unit_entry, unitctl, witness
+from swarm.status import DrainStatus, InstanceStatus
 from swarm.unitctl import Command, RefusedError, SystemctlError, parse_command, parse_show
-from tests.builders import make_status
+from tests.builders import make_cgroups, make_status
 from tests.stub_systemctl import StubSystemctl, show
 
 UNIT = "celery-browser@3.service"
@@ -38,9 +39,11 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSystemctl:
         (["start", "browser", "1"], Command("start", "browser", 1)),
         (["stop", "a-b9", "99"], Command("stop", "a-b9", 99)),
         (["cancel", "0a-b_c.d:9"], Command("cancel", task_id="0a-b_c.d:9")),
+        (["drain", "browser", "3"], Command("drain", "browser", 3)),
+        (["undrain", "browser", "3"], Command("undrain", "browser", 3)),
     ],
 )
-def test_the_five_verbs_are_taken(words: list[str], command: Command) -> None:
+def test_the_verbs_are_taken(words: list[str], command: Command) -> None:
     assert parse_command(words) == command
 
 
@@ -85,6 +88,11 @@ def test_the_unit_is_named_by_pool_and_number() -> None:
         ["start", "$(id)", "1"],
         ["start", "b" * 33, "1"],
         ["stop", "--all", "1"],
+        ["drain", "browser"],
+        ["drain", "browser", "1", "60"],
+        ["drain", "../browser", "1"],
+        ["undrain", "browser", "0"],
+        ["state", "browser", "1"],
         ["stop", "browser;reboot", "1"],
         ["sh", "-c", "id"],
         ["--help"],
@@ -194,6 +202,23 @@ def test_a_word_that_is_not_this_process_is_no_word(
     systemctl.add(UNIT, main_pid=812)
     [instance] = listed(tmp_path)["instances"]
     assert instance["status"] is None
+
+
+def test_of_a_drained_instance_the_list_tells_what_its_cgroup_holds(
+    systemctl: StubSystemctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(witness, "ROOTS", (make_cgroups(tmp_path, "/swarm.slice/x", os.getpid()),))
+    drain = DrainStatus("idle", sequence=3, since=90.0)
+    for number, status in ((3, {"drain": drain}), (4, {}), (5, {"drain": drain})):
+        make_status(number=number, pid=os.getpid(), **status).write(tmp_path)
+        group = "/swarm.slice/x" if number < 5 else "/swarm.slice/gone"
+        systemctl.add(f"celery-browser@{number}.service", main_pid=os.getpid(), control_group=group)
+    third, fourth, fifth = listed(tmp_path)["instances"]
+    assert third["status"]["drain"] == asdict(drain)
+    assert (third["witness"]["processes"], third["witness"]["renderers"]) == (1, 0)
+    assert third["witness"]["cpu_s"] > 0
+    assert "witness" not in fourth, "nobody asks of those that consume"
+    assert fifth["witness"] is None
 
 
 def test_without_instances_the_list_is_empty(systemctl: StubSystemctl, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Protocol, Self
 
 from swarm.scaler.adapters.picture import Lines, Picture
-from swarm.scaler.adapters.systemd import MALFORMED, parse_list
-from swarm.scaler.model import HostReport, Unknown
+from swarm.scaler.adapters.systemd import MALFORMED, parse_list, parse_reading
+from swarm.scaler.model import DrainReading, HostReport, Instance, InstanceState, Unknown
 from swarm.scaler.ports import CommandError, CommandRefusedError, CommandRunner, Watch
 from swarm.unit_watch import HEARTBEAT_S
 
@@ -31,7 +31,8 @@ SILENCE_S = 1.5 * HEARTBEAT_S
 #: Seconds of silence after which the channel is opened anew. Longer than the former: this process
 #: may have been held up itself, and would then open all of them at once.
 _GIVE_UP_S = 2 * SILENCE_S
-#: Seconds that a command waits until the picture shows what it did. Usually it takes a tenth.
+#: Seconds that a command waits until the picture shows what it did. Usually it takes a tenth; an
+#: instance tells of a drain after up to a quarter.
 _CATCH_UP_S = 1.0
 #: Longest pause in seconds before a channel is opened again. Pauses are drawn from zero to a bound
 #: that doubles from one second ("full jitter"), so that a thousand hosts do not come at once.
@@ -102,6 +103,37 @@ class WatchedUnits:
 
     async def stop(self, pool: str, number: int) -> None:
         await self._command("stop", pool, number)
+
+    async def drain(self, pool: str, number: int) -> DrainReading:
+        answer = await self._runner.run("drain", pool, str(number))
+        try:
+            reading = parse_reading(answer)
+        except MALFORMED as exc:
+            raise _not_understood(exc) from exc
+        await self._in_the_picture(pool, number, _is_told_to_drain)
+        return reading
+
+    async def undrain(self, pool: str, number: int) -> None:
+        await self._runner.run("undrain", pool, str(number))
+        await self._in_the_picture(pool, number, lambda shown: shown.draining is None)
+
+    async def _in_the_picture(
+        self, pool: str, number: int, is_told: Callable[[Instance], bool]
+    ) -> None:
+        """Wait for the instance's own word of it, but not for long: it comes sooner or later."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                while (shown := self._shown_of(pool, number)) is not None and not is_told(shown):
+                    self._moved.clear()
+                    await self._moved.wait()
+
+    def _shown_of(self, pool: str, number: int) -> Instance | None:
+        if isinstance(self._shown, Unknown):
+            return None
+        same = (
+            each for each in self._shown.instances if (each.pool, each.number) == (pool, number)
+        )
+        return next(same, None)
 
     async def _command(self, *words: str | int) -> None:
         try:
@@ -197,6 +229,12 @@ class WatchedUnits:
 def is_fresh(report: HostReport, now: float, *, for_s: float = SILENCE_S) -> bool:
     """Whether no more time has gone since. One of the future, by a clock that stepped, is not."""
     return report.seen_at is not None and 0 <= now - report.seen_at <= for_s
+
+
+def _is_told_to_drain(shown: Instance) -> bool:
+    """Whether it says so, or cannot say it: what stops, failed or does not report."""
+    consumes = {InstanceState.IDLE, InstanceState.BUSY, InstanceState.PAUSED}
+    return shown.state not in consumes
 
 
 def _not_understood(exc: Exception) -> CommandError:

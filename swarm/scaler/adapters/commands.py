@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sysconfig
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,9 +25,9 @@ from swarm.settings import HostSettings, ScalerSettings
 
 #: Commands at once on one SSH connection, beside the watch; sshd's MaxSessions is 10 by default.
 _SESSIONS_PER_HOST = 4
-#: Connections of one daemon that are being made at once: each takes some milliseconds of its
-#: processor, and a thousand that begin together would all be late.
-HANDSHAKES_AT_ONCE = 16
+#: Handshakes of one daemon at once: each takes some milliseconds of its processor, and a thousand
+#: that began together would all be late.
+HANDSHAKES_AT_ONCE = 64
 #: Cheaper by half for the short packets of a watch than asyncssh's first choice, which stays next.
 _ENCRYPTION = "^aes128-gcm@openssh.com"
 #: Bytes of a watch that may be under way. It keeps a host that tells endlessly from taking memory.
@@ -50,7 +51,7 @@ def make_runner(
 ) -> CommandRunner:
     """The way to a host, by what config.yaml says of it.
 
-    Watches of hosts that share `handshakes` open their connections in turn.
+    Those that share `handshakes` open their connections in turn.
 
     Raises:
         ConfigError: it is a remote one, and there is no key.
@@ -197,7 +198,7 @@ class SshRunner:
         return _checked(done.exit_status, str(done.stdout or ""), str(done.stderr or ""))
 
     async def watch(self, listener: Listener) -> Watch:
-        async with self._handshakes, self._in_time():
+        async with self._in_time():
             connection = await self._connect()
             watch = _SshWatch(listener, connection)
             await connection.create_session(lambda: watch, "watch", encoding=None, window=_WINDOW)
@@ -235,26 +236,63 @@ class SshRunner:
     async def _connect(self) -> asyncssh.SSHClientConnection:
         async with self._connecting:
             if self._connection is None or self._connection.is_closed():
-                self._connection = await asyncssh.connect(
-                    self._host.address,
-                    port=self._host.port,
-                    username=self._host.user,
-                    client_keys=[str(self._key)],
-                    known_hosts=str(self._known_hosts),
-                    # Nothing of the user's own: no ~/.ssh/config, no agent, no password.
-                    config=None,
-                    agent_path=None,
-                    preferred_auth="publickey",
-                    encryption_algs=_ENCRYPTION,
-                    # No keepalive: a watch that falls silent ends the connection, a command that
-                    # is not answered too.
-                )
+                # Outside, as a host that is not there would keep others waiting.
+                connected = await _dial(self._host.address, self._host.port)
+                try:
+                    async with self._handshakes:
+                        self._connection = await self._shake_hands(connected)
+                except BaseException:
+                    connected.close()
+                    raise
             return self._connection
+
+    async def _shake_hands(self, connected: socket.socket) -> asyncssh.SSHClientConnection:
+        return await asyncssh.connect(
+            self._host.address,
+            port=self._host.port,
+            sock=connected,
+            username=self._host.user,
+            client_keys=[str(self._key)],
+            known_hosts=str(self._known_hosts),
+            # Nothing of the user's own: no ~/.ssh/config, no agent, no password.
+            config=None,
+            agent_path=None,
+            preferred_auth="publickey",
+            encryption_algs=_ENCRYPTION,
+            # No keepalive: a watch that falls silent ends the connection, a command that is not
+            # answered too.
+        )
 
     def _drop(self) -> None:
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
+
+
+async def _dial(address: str, port: int) -> socket.socket:
+    """A connection to the first of the name's addresses that takes one.
+
+    Raises:
+        OSError: none does.
+    """
+    loop = asyncio.get_running_loop()
+    error = OSError(f"{address} has no address")
+    for family, kind, protocol, _, place in await loop.getaddrinfo(
+        address, port, type=socket.SOCK_STREAM
+    ):
+        connection = socket.socket(family, kind, protocol)
+        connection.setblocking(False)  # noqa: FBT003 - socket's
+        try:
+            await loop.sock_connect(connection, place)
+        except OSError as exc:
+            connection.close()
+            error = exc
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise error
 
 
 class _SshWatch(asyncssh.SSHClientSession[bytes]):

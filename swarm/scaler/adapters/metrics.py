@@ -16,10 +16,23 @@ from prometheus_client.exposition import generate_latest
 from swarm.delivery.reaper import GivenBack
 from swarm.errors import ConfigError, Problem
 from swarm.scaler.metering import Meter
-from swarm.scaler.model import HostReport, InstanceState, Outcome, Start, Unknown
+from swarm.scaler.model import (
+    Action,
+    Drain,
+    HostReport,
+    InstanceState,
+    Observation,
+    Outcome,
+    Renew,
+    Start,
+    Stop,
+    Undrain,
+    Unknown,
+)
 from swarm.settings import Settings
 
 _NEVER = object()
+_VERBS = {Start: "start", Drain: "drain", Renew: "renew", Undrain: "undrain", Stop: "stop"}
 
 
 class ScalerMetrics:
@@ -45,10 +58,29 @@ class ScalerMetrics:
         )
         self._actions = Counter(
             "swarm_scaler_actions",
-            "Starts and stops asked for, by result.",
+            "What was asked of hosts: starts, drains, renewals, stops; by result.",
             ["pool", "host", "verb", "result"],
             registry=self.registry,
         )
+        self._drains = Counter(
+            "swarm_scaler_drains",
+            "Drains begun, cancelled by demand, and completed by a stop.",
+            ["pool", "result"],
+            registry=self.registry,
+        )
+        self._drain_seconds = Histogram(
+            "swarm_scaler_drain_seconds",
+            "Time from the begin of a drain to the stop that completes it.",
+            ["pool"],
+            buckets=(2, 4, 6, 8, 10, 15, 30, 60, 120, 300, 600, 1800),
+            registry=self.registry,
+        )
+        self._overdue = self._gauge(
+            "drains_overdue", "Instances that drain for longer than their tasks may take.", "pool"
+        )
+        for pool in settings.pools:
+            for result in ("begun", "cancelled", "completed"):
+                self._drains.labels(pool, result)
         self._surveys = Counter(
             "swarm_scaler_surveys",
             "Surveys of a broker, by result.",
@@ -90,6 +122,10 @@ class ScalerMetrics:
             "swarm_scaler_turn_seconds", "Time a turn takes.", registry=self.registry
         )
 
+    def configure(self, settings: Settings) -> None:
+        """Go on with other hosts."""
+        self._settings = settings
+
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"swarm_scaler_{name}", text, labels, registry=self.registry)
 
@@ -108,11 +144,35 @@ class ScalerMetrics:
             self._broker_up.labels(broker).set(condition.down_for_s is None)
         for host, report in outcome.observation.hosts.items():
             self._show_host(host, report)
+        for host in self._shown.keys() - outcome.observation.hosts.keys():
+            self._show_host(host, Unknown("gone"))
+            self._host_up.remove(host)
+            del self._shown[host]
         for result in outcome.results:
-            verb = "start" if isinstance(result.action, Start) else "stop"
             self._actions.labels(
-                result.action.pool, result.action.host, verb, "failed" if result.error else "done"
+                result.action.pool,
+                result.action.host,
+                _VERBS[type(result.action)],
+                "failed" if result.error else "done",
             ).inc()
+            if result.error is None:
+                self._show_drain(result.action, outcome.observation)
+        overdue = Counts(pool for _, pool, _ in outcome.overdue)
+        for pool in outcome.decisions:
+            self._overdue.labels(pool).set(overdue[pool])
+
+    def _show_drain(self, action: Action, observation: Observation) -> None:
+        match action:
+            case Drain():
+                self._drains.labels(action.pool, "begun").inc()
+            case Undrain():
+                self._drains.labels(action.pool, "cancelled").inc()
+            case Stop():
+                self._drains.labels(action.pool, "completed").inc()
+                instance = observation.instance(action.key)
+                if instance is not None and instance.draining is not None:
+                    seconds = observation.now - instance.draining.since
+                    self._drain_seconds.labels(action.pool).observe(seconds)
 
     def _show_host(self, host: str, report: HostReport | Unknown) -> None:
         """Set what has changed: a thousand hosts have some thousands of gauges."""
@@ -198,9 +258,9 @@ class ScalerMetrics:
             return []
         targets = []
         for host, report in self._outcome.observation.hosts.items():
-            if not isinstance(report, HostReport):
+            settings = self._settings.hosts.get(host)
+            if not isinstance(report, HostReport) or settings is None:
                 continue
-            settings = self._settings.hosts[host]
             address = "127.0.0.1" if settings.is_local else settings.address
             for instance in report.instances:
                 pool = self._settings.pools.get(instance.pool)

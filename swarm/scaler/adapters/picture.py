@@ -134,4 +134,7 @@ class Picture:
 
 def _gist(instance: Instance | None) -> tuple[object, ...] | None:
     """What of an instance is worth a turn when it changes."""
-    return None if instance is None else (instance.state, instance.waits)
+    if instance is None:
+        return None
+    is_drained = instance.draining is not None and instance.draining.is_idle
+    return (instance.state, instance.waits, is_drained)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from swarm.scaler.model import HostReport, Instance, InstanceState
+from swarm.scaler.model import Draining, DrainReading, HostReport, Instance, InstanceState
 from swarm.status import InstanceStatus
 from swarm.unit_entry import PROTOCOL_VERSION
 from swarm.unit_watch import LATE_S
+from swarm.witness import Witness
 
 _MISCONFIGURED_EXIT_STATUS = 2
 #: What parsing raises when it does not understand.
@@ -87,12 +88,20 @@ def parse_instance(
     if status is None:
         unreported = state is InstanceState.UNREPORTED
         return Instance(state=state, trouble=trouble if unreported else None, **common)
-    idle_since = None
+
+    def ours(moment: float) -> float:
+        return at - max(0.0, now - moment)
+
+    idle_since = draining = None
     if state is InstanceState.IDLE and status.idle_since is not None:
-        idle_since = at - max(0.0, now - status.idle_since)
+        idle_since = ours(status.idle_since)
+    if state is InstanceState.DRAINING and status.drain is not None:
+        drain = status.drain
+        draining = Draining(drain.state == "idle", drain.sequence, ours(drain.since))
     return Instance(
         state=state,
-        trouble=f"paused: {status.paused}" if status.paused else None,
+        trouble=_why_it_takes_nothing(status),
+        draining=draining,
         idle_since=idle_since,
         active=status.active,
         reserved=status.reserved,
@@ -109,6 +118,27 @@ def parse_instance(
         service_time_s=status.service_time_s,
         boot_time_s=status.boot_time_s,
         **common,
+    )
+
+
+def parse_reading(answer: str) -> DrainReading:
+    """Read what `swarm-unitctl drain` printed.
+
+    Raises:
+        one of `MALFORMED`: it is of another version or malformed.
+    """
+    document = json.loads(answer)
+    if document["version"] != PROTOCOL_VERSION:
+        raise ValueError(f"protocol version {document['version']!r}, expected {PROTOCOL_VERSION}")
+    seen = document["witness"]
+    return DrainReading(
+        at=float(document["now"]),
+        pid=int(document["pid"]),
+        is_idle=document["state"] == "idle",
+        sequence=int(document["sequence"]),
+        witness=None
+        if seen is None
+        else Witness(int(seen["processes"]), int(seen["renderers"]), float(seen["cpu_s"])),
     )
 
 
@@ -129,6 +159,12 @@ def _read_status(
     return status, None
 
 
+def _why_it_takes_nothing(status: InstanceStatus) -> str | None:
+    if status.drain is not None:
+        return f"{status.drain}, sequence {status.drain.sequence}"
+    return f"paused: {status.paused}" if status.paused else None
+
+
 def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
     match active_state:
         case "failed":
@@ -143,6 +179,8 @@ def _state(active_state: str, status: InstanceStatus | None) -> InstanceState:
         return InstanceState.STOPPING
     if status.phase == "starting":
         return InstanceState.STARTING
+    if status.drain is not None:
+        return InstanceState.DRAINING
     if status.paused is not None:
         return InstanceState.PAUSED
     return InstanceState.BUSY if status.active or status.reserved else InstanceState.IDLE

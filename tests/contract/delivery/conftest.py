@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import kombu
 import pytest
 import redis
 
+from swarm.delivery.transport import register
 from tests.loopback import REDIS, RedisServer
 from tests.programs import need
 
@@ -24,3 +26,11 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
         client.flushall()
         client.config_set("maxmemory", 0)
         yield client
+
+
+@pytest.fixture
+def plain_connection(server: RedisServer) -> Iterator[kombu.Connection]:
+    """Our transport, for consumers that are no workers."""
+    register()
+    with kombu.Connection(server.url) as connection:
+        yield connection

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 
 import kombu
 import pytest
 import redis
 
 from swarm.delivery import keys
-from swarm.delivery.transport import register
 from tests.contract.delivery.messages import due_in, is_rung, publish, waiting
-from tests.loopback import RedisServer
-
-
-@pytest.fixture
-def plain_connection(server: RedisServer) -> Iterator[kombu.Connection]:
-    register()
-    with kombu.Connection(server.url) as connection:
-        yield connection
 
 
 def all_held(client: redis.Redis) -> list[bytes]:
