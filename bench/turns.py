@@ -18,8 +18,15 @@ from datetime import UTC, datetime
 from statistics import median
 
 from swarm.delivery.survey import Attention
-from swarm.scaler.model import BrokerCondition, HostReport, Instance, InstanceState, Unknown
-from swarm.scaler.ports import BrokerSide
+from swarm.scaler.model import (
+    BrokerCondition,
+    DrainReading,
+    HostReport,
+    Instance,
+    InstanceState,
+    Unknown,
+)
+from swarm.scaler.ports import BrokerSide, CommandError
 from swarm.scaler.reconcile import Reconciler
 from swarm.settings import Settings
 
@@ -88,6 +95,11 @@ class _Host:
 
     async def start(self, _pool: str, _number: int) -> None:
         self.starts += 1
+
+    async def drain(self, pool: str, number: int) -> DrainReading:
+        raise CommandError(f"{pool}-{number} is busy")
+
+    async def undrain(self, _pool: str, _number: int) -> None: ...
 
     async def stop(self, _pool: str, _number: int) -> None: ...
 

@@ -82,6 +82,8 @@ class Host:
     workers: dict[int, Worker] = field(default_factory=dict)
     failed: dict[int, float] = field(default_factory=dict)
     away_until: float = 0.0
+    is_broken: bool = False
+    """Every start fails."""
 
     @property
     def away(self) -> bool:
@@ -135,7 +137,7 @@ class Host:
         self.failed.pop(number, None)
         fleet.pids += 1
         ready_at = fleet.now + fleet.chance.uniform(0.5, 6)
-        fails = fleet.chance.random() < fleet.failure_rate
+        fails = self.is_broken or fleet.chance.random() < fleet.failure_rate
         self.workers[number] = Worker(fleet.pids, fleet.now, ready_at, ready_at, fails)
         if fleet.chance.random() < fleet.failure_rate:
             raise CommandError("the answer was lost")
@@ -265,6 +267,9 @@ class Fleet:
         if restarts and chance.random() < 0.02:
             self.restart_scaler()
 
+    def break_host(self, name: str) -> None:
+        self.hosts[name].is_broken = True
+
     def calm(self) -> None:
         self.queues.away = None
         for host in self.hosts.values():
@@ -276,13 +281,17 @@ class Fleet:
         return await self.reconciler.turn(self.now, at=AT)
 
 
-def configured(**scaler: object) -> Settings:
+def configured(*, blind: int = 0, **scaler: object) -> Settings:
     everything = make_settings(scaler={**QUICK, **scaler})
-    pool = everything.pools[POOL].model_copy(update={"min_instances": 1, "max_instances": 5})
+    pool = everything.pools[POOL].model_copy(
+        update={"min_instances": 1, "max_instances": 5, "blind_instances": blind}
+    )
     return everything.model_copy(update={"pools": {POOL: pool}})
 
 
 seeds = st.integers(0, 2**32)
+#: 50 times as many histories with `--hypothesis-profile=thorough`.
+THOROUGH = settings().max_examples // 100
 
 
 class Readings:
@@ -309,7 +318,7 @@ class Readings:
         return len(alike) >= 2 and alike[0] - alike[-1] >= 2 and now - alike[0] <= 20
 
 
-@settings(max_examples=60)
+@settings(max_examples=60 * THOROUGH)
 @given(seed=seeds, failure_rate=st.sampled_from([0.0, 0.1]))
 async def test_no_stop_without_a_proven_drain_nor_on_what_is_unknown(
     seed: int, failure_rate: float
@@ -393,7 +402,7 @@ async def test_no_more_are_drained_than_two_turns_can_spare_and_only_work_takes_
         fleet.advance(2)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60 * THOROUGH)
 @given(seed=seeds, failure_rate=st.sampled_from([0.0, 0.1]))
 async def test_the_total_never_exceeds_the_maximum(seed: int, failure_rate: float) -> None:
     """Counting what nobody can see, for as long as it counts; a new scaler cannot know it."""
@@ -406,10 +415,44 @@ async def test_the_total_never_exceeds_the_maximum(seed: int, failure_rate: floa
         assert outcome.decisions[POOL].desired <= maximum
         for name, host in fleet.hosts.items():
             assert len(host.workers) <= fleet.settings.hosts[name].max_instances
+            starting = sum(fleet.now < each.ready_at for each in host.workers.values())
+            assert starting <= fleet.settings.scaler.host_starts_at_once
         fleet.advance(2)
 
 
-@settings(max_examples=30)
+@settings(max_examples=60 * THOROUGH)
+@given(seed=seeds, failure_rate=st.sampled_from([0.0, 0.1]))
+async def test_blindness_lowers_nothing_and_raises_to_no_more_than_is_allowed(
+    seed: int, failure_rate: float
+) -> None:
+    fleet = Fleet(seed, configured=configured(blind=3), failure_rate=failure_rate)
+    for _ in range(120):
+        fleet.disturb()
+        outcome = await fleet.turn()
+        decision = outcome.decisions[POOL]
+        if isinstance(outcome.observation.waiting[POOL], Unknown):
+            assert not any(isinstance(each.action, Stop) for each in outcome.results)
+            assert decision.running <= decision.desired <= max(decision.running, 3)
+        fleet.advance(2)
+
+
+@settings(max_examples=10 * THOROUGH)
+@given(seed=seeds)
+async def test_a_host_on_which_every_start_fails_is_tried_ever_more_rarely(seed: int) -> None:
+    fleet = Fleet(seed, configured=configured(), failure_rate=0.0)
+    fleet.queues.lengths[POOL] = 500
+    fleet.break_host("h1")
+    tried = []
+    for _ in range(600):
+        outcome = await fleet.turn()
+        tried += [fleet.now for each in outcome.results if each.action.host == "h1"]
+        fleet.advance(6)
+    # Several at first; then one after 1, 2, 4, 8, 16 and 30 minutes at the soonest.
+    assert len(tried) <= fleet.settings.hosts["h1"].max_instances + 6
+    assert len(fleet.hosts["h2"].workers) > 0
+
+
+@settings(max_examples=30 * THOROUGH)
 @given(seed=seeds)
 async def test_an_idle_pool_ends_at_its_minimum(seed: int) -> None:
     fleet = Fleet(seed, configured=configured())
@@ -430,7 +473,7 @@ async def test_an_idle_pool_ends_at_its_minimum(seed: int) -> None:
     assert len(fleet.stopped) == asked
 
 
-@settings(max_examples=30)
+@settings(max_examples=30 * THOROUGH)
 @given(seed=seeds)
 async def test_a_lasting_backlog_reaches_the_maximum(seed: int) -> None:
     fleet = Fleet(seed, configured=configured(unseen_counts_s=1e6))
@@ -462,7 +505,7 @@ async def test_the_same_history_gives_the_same_decisions(seed: int) -> None:
     assert await decisions() == await decisions()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30 * THOROUGH)
 @given(seed=seeds)
 async def test_every_task_is_taken_in_the_end(seed: int) -> None:
     """No state of the scaler keeps work from being done once the world is well again."""
