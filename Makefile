@@ -161,6 +161,14 @@ bench-dispatch: setup ## Tasks a second and time to a task's start, against stoc
 bench-scaler: setup ## The scaler's policy on a virtual clock against KEDA's defaults and an exact count
 	@$(BIN)/python -m bench.simulation $(BENCH_ARGS)
 
+.PHONY: bench-reaction
+bench-reaction: setup lab ## After demo or molecule, on their lab: time from a burst to starts and tasks
+	@$(BIN)/python -m bench.reaction $(BENCH_ARGS)
+
+.PHONY: bench-scale-downs
+bench-scale-downs: setup lab ## On the same lab, 500 scale-downs under load: tasks interrupted; takes long
+	@$(BIN)/python -m bench.scale_downs $(BENCH_ARGS)
+
 .PHONY: bench-throughput
 bench-throughput: setup $(CRAWLEE) ## Pages a second by pool mode, against a raw loop, stock Celery and Crawlee
 	@$(BIN)/python -m bench.throughput $(BENCH_ARGS)

@@ -20,7 +20,7 @@ from swarm.errors import SwarmError
 from swarm.settings import TaskType
 
 #: Mean seconds between two tasks of the trickle.
-_TRICKLE_S: dict[TaskType, float] = {"analysis": 0.7, "browser": 6.0}
+_TRICKLE_S: dict[TaskType, float] = {"analysis": 0.5, "browser": 4.0}
 #: Seconds from one wave to the next, and tasks of a wave; each at least and at most.
 _PAUSE_S: dict[TaskType, tuple[float, float]] = {"analysis": (12.0, 18.0), "browser": (14.0, 24.0)}
 _WAVE: dict[TaskType, tuple[int, int]] = {"analysis": (20, 60), "browser": (3, 8)}
@@ -106,6 +106,10 @@ class Producer:
     def stop(self) -> None:
         """Submit nothing more."""
         self._stop.set()
+        self.join()
+
+    def join(self) -> None:
+        """Until it has stopped."""
         self._thread.join()
 
     def _run(self) -> None:

@@ -28,6 +28,7 @@ class Accounts:
     """Of the broker's append-only file."""
 
     evidence: Evidence
+    taken: frozenset[str]
     taken_again: frozenset[str]
     """Tasks of which one and the same message was taken more than once. A task that Celery retries
     is a new message each time."""
@@ -45,7 +46,7 @@ class Accounts:
                 takes[tag[1]] += 1
                 tasks[tag[1]] = task_id[1].decode()
         again = frozenset(tasks[tag] for tag, count in takes.items() if count > 1)
-        return cls(examine(read_commands(data)), again)
+        return cls(examine(read_commands(data)), frozenset(tasks.values()), again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class ScaleDowns:
     """Tasks that ran on the instance as its stop began."""
     failed_units: tuple[str, ...]
     interrupted: tuple[str, ...]
+    untold: tuple[str, ...]
+    """Accepted tasks of which the accounts have no take, or the journals no end. With many of them
+    the rest would prove little."""
     verdict: Verdict
     refused: int
     left: Mapping[str, int]
@@ -78,6 +82,8 @@ class ScaleDowns:
             *(f"ran on an instance as it was stopped: {each}" for each in self.met_a_task[:20]),
             *(f"ended badly: {each}" for each in self.failed_units[:20]),
         ]
+        if self.untold:
+            found.append(f"accounts or journals do not tell of {len(self.untold)} tasks")
         if self.scale_downs < wanted:
             found.append(f"{self.scale_downs} scale-downs, expected {wanted} or more")
         if self.decided < self.scale_downs:
@@ -118,6 +124,7 @@ def judge_scale_downs(
     seconds: float,
 ) -> ScaleDowns:
     """Hold tasks and stops against the accounts."""
+    told = accounts.taken & {run.task_id for run in journal.runs}
     statuses = FinalStatuses((Entry(0, "accepted", "load", tuple(accepted)),), ())
     bodies = Counter(run.task_id for run in journal.runs if run.outcome != "retry")
     ran_twice = {task_id for task_id, count in bodies.items() if count > 1}
@@ -129,6 +136,7 @@ def judge_scale_downs(
         met_a_task=tuple(_met(journal.stops, journal.runs)),
         failed_units=tuple(f"{e.unit} on {e.host}: {e.result}" for e in journal.failures),
         interrupted=tuple(sorted(accounts.taken_again | ran_twice)),
+        untold=tuple(each for each in accepted if each not in told),
         verdict=judge(statuses, accounts.evidence),
         refused=refused,
         left=left,

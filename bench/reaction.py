@@ -26,15 +26,12 @@ import redis
 
 from bench.lab_journal import Journal, read_journal
 from bench.lab_rest import until_at_rest
+from bench.lab_run import deployed_lab, from_one
 from bench.lab_windows import configured, short_windows
 from chaos.deployed_lab import DeployedLab
-from chaos.preparation import require_pages
-from chaos.two_brokers.stand import has_two_brokers
 from chaos.waits import p95
 from lab.commands import LabError
 from lab.demo import browser_payload
-from lab.hosts import use_lab_settings
-from lab.state import State, default_directory
 from swarm.celery_app import app
 from swarm.client import Client
 from swarm.config import config_path, load_settings
@@ -72,8 +69,8 @@ _HEADER = f"{'burst':>6} {'start issued s':>14} {'first task s':>12} {'all done 
 def main() -> int:
     """Measure and print; 1 when the lab cannot be measured or a task failed."""
     parser = argparse.ArgumentParser(prog="bench.reaction", description=__doc__)
-    parser.add_argument("--repetitions", type=_count, default=20)
-    parser.add_argument("--tasks", type=_count, default=24, help="of a burst")
+    parser.add_argument("--repetitions", type=from_one, default=20)
+    parser.add_argument("--tasks", type=from_one, default=24, help="of a burst")
     parser.add_argument("--seed", type=int, default=1, help="of the pauses between bursts")
     options = parser.parse_args()
     try:
@@ -81,6 +78,8 @@ def main() -> int:
     except (LabError, SwarmError, redis.RedisError) as exc:
         print(f"bench-reaction: {exc}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(json.dumps(summarise(reactions, options.tasks)))
     return 0
 
@@ -92,13 +91,8 @@ def measure(repetitions: int, tasks: int, seed: int) -> list[Reaction]:
         LabError: the lab is not deployed or does not come to rest; a task failed, or no start
             followed a burst.
     """
-    state = State(default_directory())
-    if has_two_brokers(state):
-        raise LabError("the lab has two brokers: run `make deploy`")
-    use_lab_settings(state)
+    lab, client = deployed_lab(), Client(app)
     minima = {name: each.min_instances for name, each in load_settings(config_path()).pools.items()}
-    lab, client = DeployedLab(state), Client(app)
-    require_pages()
     chance = random.Random(seed)
     reactions = []
     with (
@@ -155,13 +149,6 @@ def summarise(reactions: Sequence[Reaction], tasks: int) -> dict[str, float]:
         figures[f"{stem}_p50_s"] = round(median(values), 2)
         figures[f"{stem}_p95_s"] = round(p95(values) or 0.0, 2)
     return figures
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
-    return number
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import redis
 
 from bench.lab_journal import read_journal
 from bench.lab_load import Producer
+from bench.lab_run import deployed_lab, from_one
 from bench.lab_verdict import Accounts, ScaleDowns, decided_stops, judge_scale_downs
 from bench.lab_windows import configured, short_windows
 from chaos.deployed_lab import CONTROL, WORKERS, DeployedLab
@@ -32,13 +33,9 @@ from chaos.preparation import (
     keep_rewriting,
     leftovers,
     read_append_only_file,
-    require_pages,
     until_at_rest,
 )
-from chaos.two_brokers.stand import has_two_brokers
 from lab.commands import LabError
-from lab.hosts import use_lab_settings
-from lab.state import State, default_directory
 from swarm.celery_app import app
 from swarm.client import Client
 from swarm.errors import SwarmError
@@ -54,8 +51,8 @@ _TELL_S = 60.0
 def main() -> int:
     """Run; returns the exit status."""
     parser = argparse.ArgumentParser(prog="bench.scale_downs", description=__doc__)
-    parser.add_argument("--stops", type=int, default=500, help="so many scale-downs at least")
-    parser.add_argument("--minutes", type=float, default=60.0, help="give up after these")
+    parser.add_argument("--stops", type=from_one, default=500, help="so many scale-downs at least")
+    parser.add_argument("--minutes", type=from_one, default=60, help="give up after these")
     parser.add_argument("--seed", type=int, default=1, help="of the work")
     options = parser.parse_args()
     try:
@@ -63,6 +60,8 @@ def main() -> int:
     except (LabError, SwarmError, redis.RedisError) as exc:
         print(f"bench-scale-downs: {exc}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def run(stops: int, timeout_s: float, seed: int) -> int:
@@ -71,12 +70,7 @@ def run(stops: int, timeout_s: float, seed: int) -> int:
     Raises:
         LabError: the lab is not deployed, or does not come to rest.
     """
-    state = State(default_directory())
-    if has_two_brokers(state):
-        raise LabError("the lab has two brokers: run `make deploy`")
-    use_lab_settings(state)
-    lab = DeployedLab(state)
-    require_pages()
+    lab = deployed_lab()
     until_at_rest(lab)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         try:
