@@ -17,7 +17,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -72,9 +72,17 @@ def main() -> int:
     parser.add_argument("--repetitions", type=from_one, default=20)
     parser.add_argument("--tasks", type=from_one, default=24, help="of a burst")
     parser.add_argument("--seed", type=int, default=1, help="of the pauses between bursts")
+    parser.add_argument(
+        "--starts-at-once",
+        type=from_one,
+        help="host_starts_at_once meanwhile; the deployed one if none is given",
+    )
     options = parser.parse_args()
+    scaler = short_windows()
+    if options.starts_at_once is not None:
+        scaler["host_starts_at_once"] = options.starts_at_once
     try:
-        reactions = measure(options.repetitions, options.tasks, options.seed)
+        reactions = measure(options.repetitions, options.tasks, options.seed, scaler)
     except (LabError, SwarmError, redis.RedisError) as exc:
         print(f"bench-reaction: {exc}", file=sys.stderr)
         return 1
@@ -84,8 +92,8 @@ def main() -> int:
     return 0
 
 
-def measure(repetitions: int, tasks: int, seed: int) -> list[Reaction]:
-    """As many bursts, each from rest.
+def measure(repetitions: int, tasks: int, seed: int, scaler: Mapping[str, float]) -> list[Reaction]:
+    """As many bursts, each from rest, with these settings of the scaler.
 
     Raises:
         LabError: the lab is not deployed or does not come to rest; a task failed, or no start
@@ -97,7 +105,7 @@ def measure(repetitions: int, tasks: int, seed: int) -> list[Reaction]:
     reactions = []
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as name,
-        configured(lab, {"scaler": short_windows()}, Path(name)),
+        configured(lab, {"scaler": scaler}, Path(name)),
     ):
         print(_HEADER)
         for number in range(1, repetitions + 1):
