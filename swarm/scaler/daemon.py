@@ -40,6 +40,7 @@ from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.order_book import OrderBook
 from swarm.scaler.aftermath import Aftermath, Event
+from swarm.scaler.clock import since_boot
 from swarm.scaler.config_file import ConfigFile, read_with_hosts
 from swarm.scaler.control import Control
 from swarm.scaler.decisions import Recorder
@@ -234,7 +235,7 @@ class Daemon:
             at, orders = datetime.now(UTC), in_force(self._orders.standing(), self._settings)
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
-                    outcome = await reconciler.turn(started_at, at=at, orders=orders)
+                    outcome = await reconciler.turn(since_boot(), at=at, orders=orders)
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue

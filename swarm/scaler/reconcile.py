@@ -95,7 +95,7 @@ class Reconciler:
     async def turn(self, now: float, *, at: datetime, orders: Orders = NO_ORDERS) -> Outcome:
         """Observe everything at once, decide for every pool, carry out the plan.
 
-        `now` is monotonic, `at` the time that schedules go by.
+        `now` is of `swarm.scaler.clock`, `at` the time that schedules go by.
 
         Raises nothing that a queue source or a host could cause.
         """

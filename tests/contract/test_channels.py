@@ -15,6 +15,7 @@ import pytest
 
 from swarm.scaler.adapters.channel import SILENCE_S, WatchedUnits
 from swarm.scaler.adapters.commands import LocalRunner
+from swarm.scaler.clock import since_boot
 from swarm.scaler.model import HostReport, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRunner
 from swarm.scaler.reconcile import Reconciler
@@ -241,7 +242,7 @@ async def turned(
     end = time.monotonic() + seconds
     while time.monotonic() < end and not until():
         idle.renew()
-        outcome = await reconciler.turn(time.monotonic(), at=AT)
+        outcome = await reconciler.turn(since_boot(), at=AT)
         seen.append(outcome.observation.hosts["h1"])
         await asyncio.sleep(0.5)
     return seen

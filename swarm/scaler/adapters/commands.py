@@ -32,8 +32,11 @@ HANDSHAKES_AT_ONCE = 64
 _ENCRYPTION = "^aes128-gcm@openssh.com"
 #: Bytes of a watch that may be under way. It keeps a host that tells endlessly from taking memory.
 _WINDOW = 256 * 1024
-#: Of what a watch says on standard error, its last words count.
+#: Of what a program says on standard error, its last words count.
 _LAST_WORDS = 4096
+#: Bytes that a command may print: more than the list of a host with 99 instances takes.
+LONGEST_ANSWER = 2 * 2**20
+_TOO_MUCH = f"its answer has more than {LONGEST_ANSWER} bytes"
 #: Exit status of `swarm-unitctl` for what it does not know.
 _REFUSED = 2
 
@@ -99,7 +102,8 @@ class LocalRunner:
             raise CommandError(f"{self._program[0]} did not start: {exc.strerror}") from exc
         try:
             async with asyncio.timeout(self._timeout_s):
-                output, errors = await process.communicate()
+                output, errors = await asyncio.gather(_answer(process), _last_words(process.stderr))
+                await process.wait()
         except TimeoutError as exc:
             raise CommandError(f"no answer in {self._timeout_s:g} s") from exc
         finally:
@@ -107,9 +111,9 @@ class LocalRunner:
                 with suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-        return _checked(
-            process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
-        )
+        if len(output) > LONGEST_ANSWER:
+            raise CommandError(_TOO_MUCH)
+        return _checked(process.returncode, output, errors)
 
     async def watch(self, listener: Listener) -> Watch:
         watch = _LocalWatch(listener)
@@ -189,13 +193,20 @@ class SshRunner:
         self._sessions = asyncio.Semaphore(_SESSIONS_PER_HOST)
 
     async def run(self, *words: str) -> str:
+        answer = _SshAnswer()
         async with self._in_time(), self._sessions:
             connection = await self._connect()
-            done = await connection.run(" ".join(words), check=False)
-        if done.exit_status is None:
+            await connection.create_session(
+                lambda: answer, " ".join(words), encoding=None, window=_WINDOW
+            )
+            await answer.over.wait()
+        if answer.is_too_long:
+            self._drop()
+            raise CommandError(f"SSH: {_TOO_MUCH}")
+        if answer.exit_status is None:
             self._drop()
             raise CommandError("SSH: connection lost before the answer")
-        return _checked(done.exit_status, str(done.stdout or ""), str(done.stderr or ""))
+        return _checked(answer.exit_status, bytes(answer.output), answer.errors)
 
     async def watch(self, listener: Listener) -> Watch:
         async with self._in_time():
@@ -295,6 +306,33 @@ async def _dial(address: str, port: int) -> socket.socket:
     raise error
 
 
+class _SshAnswer(asyncssh.SSHClientSession[bytes]):
+    """What a command says until it ends, or says too much."""
+
+    def __init__(self) -> None:
+        self.output = bytearray()
+        self.errors = b""
+        self.exit_status: int | None = None
+        self.is_too_long = False
+        self.over = asyncio.Event()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype == asyncssh.EXTENDED_DATA_STDERR:
+            self.errors = (self.errors + data)[-_LAST_WORDS:]
+        elif len(self.output) + len(data) <= LONGEST_ANSWER:
+            self.output += data
+        else:
+            # Whoever waits closes the connection.
+            self.is_too_long = True
+            self.over.set()
+
+    def exit_status_received(self, status: int) -> None:
+        self.exit_status = status
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh's
+        self.over.set()
+
+
 class _SshWatch(asyncssh.SSHClientSession[bytes]):
     """A `Watch` on an SSH connection."""
 
@@ -335,10 +373,29 @@ class _SshWatch(asyncssh.SSHClientSession[bytes]):
             self._connection.abort()
 
 
-def _checked(status: int | None, output: str, errors: str) -> str:
+async def _answer(process: asyncio.subprocess.Process) -> bytes:
+    """All that it prints; a program that prints too much is killed."""
+    output = bytearray()
+    while process.stdout is not None and (part := await process.stdout.read(_WINDOW)):
+        output += part
+        if len(output) > LONGEST_ANSWER:
+            with suppress(ProcessLookupError):
+                process.kill()
+            break
+    return bytes(output)
+
+
+async def _last_words(pipe: asyncio.StreamReader | None) -> bytes:
+    errors = b""
+    while pipe is not None and (part := await pipe.read(_LAST_WORDS)):
+        errors = (errors + part)[-_LAST_WORDS:]
+    return errors
+
+
+def _checked(status: int | None, output: bytes, errors: bytes) -> str:
     if status != 0:
-        raise _why_ended(status, errors.encode())
-    return output
+        raise _why_ended(status, errors)
+    return output.decode(errors="replace")
 
 
 def _why_ended(status: int | None, errors: bytes) -> CommandError:
