@@ -40,7 +40,8 @@ _PROOF_AGE_S = 20.0
 _AT_WORK = 0.5
 #: Seconds beyond the time limit of its tasks after which a drain is too old.
 OVERDUE_MARGIN_S = 60.0
-#: Seconds for which an instance that refused to drain is passed over.
+#: Seconds for which an instance that refused to drain is passed over, and a host that refused a
+#: start is the last choice.
 REFUSAL_S = 60.0
 
 

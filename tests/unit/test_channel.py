@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -28,35 +27,9 @@ from swarm.scaler.model import (
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRefusedError, Listener, Watch
 from swarm.scaler.reconcile import NO_ORDERS, Reconciler
 from swarm.witness import Witness
-from tests.builders import AT, NOW, make_settings, make_status
+from tests.builders import AT, NOW, make_settings
 from tests.fakes import FakeQueues, FakeView
-
-#: What the host's clock shows at `NOW` of ours.
-HOST_NOW = 100.0
-
-
-def entry(number: int = 1, *, word: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """An instance that was idle at 40 s of the host's clock and said so at 99 s."""
-    status = asdict(make_status(number=number, pid=1000 + number, idle_since=40.0, **word or {}))
-    return {
-        "pool": "browser",
-        "number": number,
-        "active_state": "active",
-        "sub_state": "running",
-        "result": "success",
-        "main_pid": 1000 + number,
-        "exit_status": 0,
-        "state_changed_at": 30.0,
-        "status": status,
-        **fields,
-    }
-
-
-def line(sequence: int = 0, *, now: float = HOST_NOW, **fields: Any) -> bytes:
-    document = {"sequence": sequence, "now": now, "memory_available_mb": 4096, **fields}
-    if sequence == 0:
-        document = {"version": 1, "instances": [], **document}
-    return json.dumps(document).encode()
+from tests.host_lines import HOST_NOW, entry, line
 
 
 class TestLines:
