@@ -36,7 +36,6 @@ _WINDOW = 256 * 1024
 _LAST_WORDS = 4096
 #: Bytes that a command may print: more than the list of a host with 99 instances takes.
 LONGEST_ANSWER = 2 * 2**20
-_TOO_MUCH = f"its answer has more than {LONGEST_ANSWER} bytes"
 #: Exit status of `swarm-unitctl` for what it does not know.
 _REFUSED = 2
 
@@ -90,30 +89,23 @@ class LocalRunner:
         self._watches: set[_LocalWatch] = set()
 
     async def run(self, *words: str) -> str:
+        answer = _LocalAnswer()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._program,
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+            transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                lambda: answer, *self._program, *words, stdin=asyncio.subprocess.DEVNULL
             )
         except OSError as exc:
             raise CommandError(f"{self._program[0]} did not start: {exc.strerror}") from exc
         try:
             async with asyncio.timeout(self._timeout_s):
-                output, errors = await asyncio.gather(_answer(process), _last_words(process.stderr))
-                await process.wait()
+                await answer.over.wait()
         except TimeoutError as exc:
             raise CommandError(f"no answer in {self._timeout_s:g} s") from exc
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if len(output) > LONGEST_ANSWER:
-            raise CommandError(_TOO_MUCH)
-        return _checked(process.returncode, output, errors)
+            # Which kills it, if it still runs.
+            transport.close()
+            await answer.gone.wait()
+        return answer.checked(transport.get_returncode())
 
     async def watch(self, listener: Listener) -> Watch:
         watch = _LocalWatch(listener)
@@ -128,6 +120,53 @@ class LocalRunner:
         for watch in self._watches:
             watch.close()
             await watch.gone.wait()
+
+
+class _Answer:
+    """What a command says until it ends, or says too much."""
+
+    def __init__(self) -> None:
+        self.is_too_long = False
+        self.over = asyncio.Event()
+        self._output = bytearray()
+        self._errors = b""
+
+    def hear(self, data: bytes, *, is_error: bool) -> None:
+        if is_error:
+            self._errors = (self._errors + data)[-_LAST_WORDS:]
+        elif len(self._output) + len(data) <= LONGEST_ANSWER:
+            self._output += data
+        else:
+            self.is_too_long = True
+            self.over.set()
+
+    def checked(self, exit_status: int | None) -> str:
+        """Its output.
+
+        Raises:
+            CommandError: it failed, or said too much.
+        """
+        if self.is_too_long:
+            raise CommandError(f"its answer has more than {LONGEST_ANSWER} bytes")
+        if exit_status != 0:
+            raise _why_ended(exit_status, self._errors)
+        return self._output.decode(errors="replace")
+
+
+class _LocalAnswer(_Answer, asyncio.SubprocessProtocol):
+    """Of a child of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone = asyncio.Event()
+        """Set when it has ended."""
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.hear(data, is_error=fd == 2)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self.over.set()
+        self.gone.set()
 
 
 class _LocalWatch(asyncio.SubprocessProtocol):
@@ -200,13 +239,11 @@ class SshRunner:
                 lambda: answer, " ".join(words), encoding=None, window=_WINDOW
             )
             await answer.over.wait()
-        if answer.is_too_long:
+        if answer.is_too_long or answer.exit_status is None:
             self._drop()
-            raise CommandError(f"SSH: {_TOO_MUCH}")
-        if answer.exit_status is None:
-            self._drop()
+        if answer.exit_status is None and not answer.is_too_long:
             raise CommandError("SSH: connection lost before the answer")
-        return _checked(answer.exit_status, bytes(answer.output), answer.errors)
+        return answer.checked(answer.exit_status)
 
     async def watch(self, listener: Listener) -> Watch:
         async with self._in_time():
@@ -306,25 +343,13 @@ async def _dial(address: str, port: int) -> socket.socket:
     raise error
 
 
-class _SshAnswer(asyncssh.SSHClientSession[bytes]):
-    """What a command says until it ends, or says too much."""
+class _SshAnswer(_Answer, asyncssh.SSHClientSession[bytes]):
+    """Of a command on an SSH connection, which whoever waits gives up if it says too much."""
 
-    def __init__(self) -> None:
-        self.output = bytearray()
-        self.errors = b""
-        self.exit_status: int | None = None
-        self.is_too_long = False
-        self.over = asyncio.Event()
+    exit_status: int | None = None
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        if datatype == asyncssh.EXTENDED_DATA_STDERR:
-            self.errors = (self.errors + data)[-_LAST_WORDS:]
-        elif len(self.output) + len(data) <= LONGEST_ANSWER:
-            self.output += data
-        else:
-            # Whoever waits closes the connection.
-            self.is_too_long = True
-            self.over.set()
+        self.hear(data, is_error=datatype == asyncssh.EXTENDED_DATA_STDERR)
 
     def exit_status_received(self, status: int) -> None:
         self.exit_status = status
@@ -371,31 +396,6 @@ class _SshWatch(asyncssh.SSHClientSession[bytes]):
         self._listener = None
         if not self._is_gone:
             self._connection.abort()
-
-
-async def _answer(process: asyncio.subprocess.Process) -> bytes:
-    """All that it prints; a program that prints too much is killed."""
-    output = bytearray()
-    while process.stdout is not None and (part := await process.stdout.read(_WINDOW)):
-        output += part
-        if len(output) > LONGEST_ANSWER:
-            with suppress(ProcessLookupError):
-                process.kill()
-            break
-    return bytes(output)
-
-
-async def _last_words(pipe: asyncio.StreamReader | None) -> bytes:
-    errors = b""
-    while pipe is not None and (part := await pipe.read(_LAST_WORDS)):
-        errors = (errors + part)[-_LAST_WORDS:]
-    return errors
-
-
-def _checked(status: int | None, output: bytes, errors: bytes) -> str:
-    if status != 0:
-        raise _why_ended(status, errors)
-    return output.decode(errors="replace")
 
 
 def _why_ended(status: int | None, errors: bytes) -> CommandError:
