@@ -417,6 +417,58 @@ async def test_a_step_of_the_hosts_clock_makes_no_old_picture_fresh(
     assert isinstance(await host.report(), Unknown)
 
 
+TEN_YEARS_S = 10 * 365 * 86_400.0
+
+
+@pytest.mark.parametrize("step", [TEN_YEARS_S, -90.0])
+async def test_a_leap_of_the_hosts_clock_by_years_stops_and_starts_nothing(
+    host: Host, step: float
+) -> None:
+    """Two are idle, and both are kept; by the new clock they were so for ten years, or never."""
+    await host.heard(entry(1), entry(2))
+    await host.turns(20, lines=True)
+    for _ in range(30):
+        host.now += 2
+        written_at = HOST_NOW + host.now - NOW + step
+        words = [entry(number, word={"written_at": written_at}) for number in (1, 2)]
+        if host.runner.listener is not None:
+            host.runner.tell(late_s=-step, instances=words)
+        await host.turn()
+        await asyncio.sleep(0)
+    assert host.acts == []
+    report = await host.report()
+    assert isinstance(report, HostReport), "a clock that leapt is the host's clock from then on"
+    assert {instance.state for instance in report.instances} == {InstanceState.IDLE}
+
+
+@pytest.mark.parametrize("step", [TEN_YEARS_S, -TEN_YEARS_S])
+async def test_a_leap_of_the_hosts_clock_between_two_answers_stops_nothing(
+    host: Host, step: float
+) -> None:
+    """The answers lie ten years apart by that clock, or the second one lies before the first."""
+    await host.heard(entry(1), entry(2))
+    await host.turns(20, lines=True)
+    host.release()
+    await host.turns(4, lines=True)
+    assert host.acts == ["drain browser 2"]
+    told = host.runner.drain
+
+    def leapt(pool: str, number: str) -> str:
+        answer = json.loads(told(pool, number))
+        return json.dumps({**answer, "now": answer["now"] + step})
+
+    host.runner.drain = leapt  # type: ignore[method-assign]
+    # One answer by the new clock is no more than a first one, however often it leaps.
+    await host.turns(4, lines=True)
+    assert host.acts == ["drain browser 2", "drain browser 2"]
+    step = -step
+    await host.turns(4, lines=True)
+    assert "stop browser 2" not in host.acts
+    # It stays as it is: two answers by the same clock prove it.
+    await host.turns(8, lines=True)
+    assert host.acts[-1] == "stop browser 2"
+
+
 async def test_a_step_back_of_our_own_clock_makes_no_old_picture_fresh(host: Host) -> None:
     await host.drained()
     host.runner.error = CommandError("gone")
