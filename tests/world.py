@@ -36,8 +36,8 @@ class World:
         fields = {"idle_for_s": 600, "state_for_s": 600, **fields}
         self.hosts[host].add("browser", number, InstanceState.IDLE, **fields)
 
-    async def turn(self, *, later_s: float = 2.0, at: datetime = AT) -> Outcome:
-        self.now += later_s
+    async def turn(self, after_s: float = 2.0, *, at: datetime = AT) -> Outcome:
+        self.now += after_s
         return await self.reconciler.turn(self.now, at=at)
 
     def actions(self, outcome: Outcome) -> list[Action]:

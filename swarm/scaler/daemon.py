@@ -61,8 +61,10 @@ log = logging.getLogger(__name__)
 #: one action, 20 s each at most), so it would be a defect; systemd's watchdog then decides.
 _TURN_TIMEOUT_S = 50.0
 #: Shortest time in seconds from one turn to the next, however much news there is.
-_SHORTEST_INTERVAL_S = 0.5
-#: Share of a processor that turns may take for the sake of news. A small fleet's take milliseconds.
+SHORTEST_INTERVAL_S = 0.5
+#: The same for what is due: a proof that is complete, or one reading too many.
+SHORTEST_WAIT_S = 0.25
+#: Share of a processor that turns may take for the sake of either: milliseconds in a small fleet.
 _NEWS_SHARE = 0.025
 #: Seconds in which every host should have been heard of, or not, before the first turn: else what
 #: runs on the others would be taken for the whole fleet.
@@ -230,12 +232,12 @@ class Daemon:
         while not self._stop.is_set():
             if (settings := await self._config.news()) is not None:
                 await self._change_hosts(settings, hosts, reconciler)
-            started_at, worked_s = time.monotonic(), time.process_time()
+            started_at, worked_s, now = time.monotonic(), time.process_time(), since_boot()
             self._news.clear()
             at, orders = datetime.now(UTC), in_force(self._orders.standing(), self._settings)
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
-                    outcome = await reconciler.turn(since_boot(), at=at, orders=orders)
+                    outcome = await reconciler.turn(now, at=at, orders=orders)
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue
@@ -248,12 +250,16 @@ class Daemon:
                 self._apply(hosts, reconciler)
             self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
             first = False
-            await self._rest(started_at, worked_s=time.process_time() - worked_s)
+            due_at = None if outcome.due_at is None else started_at + outcome.due_at - now
+            await self._rest(started_at, due_at, worked_s=time.process_time() - worked_s)
 
-    async def _rest(self, started_at: float, *, worked_s: float) -> None:
-        """Until the interval is over, or a host has news and the last turn is long enough ago."""
+    async def _rest(self, started_at: float, due_at: float | None, *, worked_s: float) -> None:
+        """Until the interval is over, or something is due or a host has news; not too often."""
         latest = started_at + self._settings.scaler.interval_s
-        earliest = started_at + max(_SHORTEST_INTERVAL_S, worked_s / _NEWS_SHARE)
+        share_s = worked_s / _NEWS_SHARE
+        if due_at is not None:
+            latest = min(latest, max(started_at + max(SHORTEST_WAIT_S, share_s), due_at))
+        earliest = started_at + max(SHORTEST_INTERVAL_S, share_s)
         for event, until in ((self._stop, min(earliest, latest)), (self._news, latest)):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):

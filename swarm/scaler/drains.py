@@ -29,7 +29,7 @@ PROOF_GAP_S = 2.0
 _MOST_AHEAD_S = 1.0
 #: Seconds after which it is asked for the second one: an answer that took a little longer than the
 #: next one must not make them too close.
-_ASK_AGAIN_S = 2.25
+_ASK_AGAIN_S = 2.1
 #: Seconds after which a drain is renewed. The instance ends it after 60 s (`swarm.worker.drain`); a
 #: command takes 20 at most, so two may fail.
 RENEW_S = 20.0
@@ -86,6 +86,14 @@ def _is_still(first: DrainReading, last: DrainReading) -> bool:
     return worked_s <= _AT_WORK * max(PROOF_GAP_S, last.at - first.at)
 
 
+def _lie_apart(proof: Proof) -> bool:
+    """Whether there is enough time between its two readings, by either clock."""
+    return (
+        proof.last.at - proof.first.at >= PROOF_GAP_S
+        and proof.asked_at - proof.first_asked_at >= PROOF_GAP_S
+    )
+
+
 def gather(
     observation: Observation,
     earlier: Proofs,
@@ -134,8 +142,7 @@ def is_proved(instance: Instance, proof: Proof | None, now: float) -> bool:
         and _is_still(proof.first, proof.last)
         and (proof.last.pid, proof.last.sequence) == (instance.pid, instance.draining.sequence)
         and proof.tasks_ended == instance.tasks_ended
-        and proof.last.at - proof.first.at >= PROOF_GAP_S
-        and proof.asked_at - proof.first_asked_at >= PROOF_GAP_S
+        and _lie_apart(proof)
         and 0 <= now - proof.asked_at <= _PROOF_AGE_S
     )
 
@@ -152,6 +159,28 @@ def is_due(instance: Instance, proof: Proof | None, now: float) -> bool:
     # What speaks against a stop is not gone in a moment, or it never will be.
     is_open = _holds(proof.last) and not is_proved(instance, proof, now)
     return is_open and now - proof.asked_at >= _ASK_AGAIN_S
+
+
+def due_at(
+    proofs: Proofs, readings: Mapping[InstanceKey, DrainReading], *, now: float
+) -> float | None:
+    """When the first of those that drain is to be asked again, or stopped.
+
+    `readings` are those of the turn that began at `now`. None when nothing waits for a moment;
+    later than `now` unless one of them completes a proof.
+    """
+    moments = []
+    for key, reading in readings.items():
+        proof = proofs.get(key)
+        if _holds(reading):
+            found = proof and proof.after(reading, asked_at=now, now=now)
+            is_complete = found is not None and _lie_apart(found)
+            moments.append(now if is_complete else now + _ASK_AGAIN_S)
+    for key, proof in proofs.items():
+        is_open = _holds(proof.last) and not _lie_apart(proof)
+        if key not in readings and is_open and proof.asked_at + _ASK_AGAIN_S > now:
+            moments.append(proof.asked_at + _ASK_AGAIN_S)
+    return min(moments, default=None)
 
 
 def is_idle(instance: Instance) -> bool:

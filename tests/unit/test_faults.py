@@ -222,9 +222,9 @@ async def test_what_was_proved_in_time_is_stopped() -> None:
     assert [each.key for each in world.stops] == [("h1", "browser", 2)]
 
 
-@pytest.mark.parametrize("later_s", [drains.RENEW_S + 2.5, 3600.0, TEN_YEARS.total_seconds()])
+@pytest.mark.parametrize("after_s", [drains.RENEW_S + 2.5, 3600.0, TEN_YEARS.total_seconds()])
 async def test_a_proof_from_before_a_suspension_of_the_control_host_stops_nothing(
-    later_s: float,
+    after_s: float,
 ) -> None:
     """Nobody renewed the drain: the instance has been at work again for long."""
     world = World()
@@ -233,7 +233,7 @@ async def test_a_proof_from_before_a_suspension_of_the_control_host_stops_nothin
     # The last picture, from before, still shows it as drained and idle.
     host.shows = dict(host.instances)
     host.add("browser", 2, InstanceState.BUSY, active=1)
-    outcome = await world.turn(later_s=later_s)
+    outcome = await world.turn(after_s=after_s)
     assert world.stops == []
     assert [type(result.action) for result in outcome.results] == [Renew]
     for _ in range(20):
@@ -246,7 +246,7 @@ async def test_a_step_back_of_the_scalers_own_clock_stops_nothing(back_s: float)
     """It cannot be set back; should it go back all the same, a proof of the future is none."""
     world = World()
     await proved(world)
-    await world.turn(later_s=-back_s)
+    await world.turn(after_s=-back_s)
     assert world.stops == []
 
 
