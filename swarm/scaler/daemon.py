@@ -282,7 +282,7 @@ class Daemon:
         self._metrics.show_budgets(meters)
         self._write_snapshot(outcome, meters)
         maxima = {name: pool.max_instances for name, pool in self._settings.pools.items()}
-        line = status_line(outcome, maxima, orders)
+        line = status_line(outcome, maxima, orders, self._narrator.held_since)
         if self._dry_run:
             line = f"dry run: {line}"
         if first:
