@@ -44,6 +44,8 @@ def load_settings(path: Path) -> Settings:
     except yaml.YAMLError as exc:
         reason = " ".join(str(exc).split())
         raise ConfigError([Problem(where, reason, "valid YAML")]) from exc
+    except RecursionError as exc:
+        raise ConfigError([Problem(where, "too many levels", "lists and mappings")]) from exc
     if not isinstance(document, dict):
         kind = "an empty file" if document is None else f"a {type(document).__name__}"
         raise ConfigError([Problem(where, kind, "a mapping with the keys pools and hosts")])
@@ -68,10 +70,6 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         if pool.min_instances > pool.max_instances:
             expected = f"at most max_instances, which is {pool.max_instances}"
             yield Problem(f"pools.{name}.min_instances", str(pool.min_instances), expected)
-        room = sum(host.max_instances for host in settings.hosts.values() if host.serves(name))
-        if settings.hosts and room < pool.min_instances:
-            expected = f"at most {room}, all the hosts' max_instances together"
-            yield Problem(f"pools.{name}.min_instances", str(pool.min_instances), expected)
         yield from _schedule_contradictions(name, pool)
         for other, other_pool in settings.pools.items():
             distance = abs(other_pool.metrics_port_base - pool.metrics_port_base)
@@ -80,17 +78,30 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
                 yield Problem(
                     f"pools.{name}.metrics_port_base", str(pool.metrics_port_base), expected
                 )
-    minimum = sum(pool.min_instances for pool in settings.pools.values())
-    places = sum(host.max_instances for host in settings.hosts.values())
-    if settings.hosts and minimum > places:
-        expected = f"at least {minimum}, the pools' min_instances together"
-        yield Problem("hosts.*.max_instances", f"{places} together", expected)
+    if settings.hosts:
+        yield from _room_contradictions(settings)
     yield from _address_contradictions(settings)
     for name, host in settings.hosts.items():
         for pool_name in host.pools or ():
             if pool_name not in settings.pools:
                 expected = f"one of {', '.join(settings.pools)}"
                 yield Problem(f"hosts.{name}.pools", repr(pool_name), expected)
+
+
+def _room_contradictions(settings: Settings) -> Iterator[Problem]:
+    for name, pool in settings.pools.items():
+        room = sum(host.max_instances for host in settings.hosts.values() if host.serves(name))
+        if not room:
+            expected = f"{name} in the pools of one of them, or a host without such a list"
+            yield Problem(f"pools.{name}", "a pool that no host runs", expected)
+        elif room < pool.min_instances:
+            expected = f"at most {room}, all the hosts' max_instances together"
+            yield Problem(f"pools.{name}.min_instances", str(pool.min_instances), expected)
+    minimum = sum(pool.min_instances for pool in settings.pools.values())
+    places = sum(host.max_instances for host in settings.hosts.values())
+    if minimum > places:
+        expected = f"at least {minimum}, the pools' min_instances together"
+        yield Problem("hosts.*.max_instances", f"{places} together", expected)
 
 
 def _schedule_contradictions(name: str, pool: PoolSettings) -> Iterator[Problem]:
@@ -105,7 +116,7 @@ def _schedule_contradictions(name: str, pool: PoolSettings) -> Iterator[Problem]
 def _address_contradictions(settings: Settings) -> Iterator[Problem]:
     owners: dict[tuple[str, int], str] = {}
     for name, host in settings.hosts.items():
-        place = (host.address, host.port)
+        place = (host.address.casefold().removesuffix("."), host.port)
         if place in owners:
             expected = (
                 f"another address than hosts.{owners[place]}: its instances would count twice"
@@ -150,6 +161,20 @@ def _broker_contradictions(settings: Settings) -> Iterator[Problem]:
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key given twice, of which plain YAML keeps the last and says nothing."""
+
+    def construct_object(
+        self,
+        node: yaml.Node,
+        deep: bool = False,  # noqa: FBT001, FBT002 - PyYAML's
+    ) -> object:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError) as exc:
+            # PyYAML checks no value that it takes for a date, or that has a type's tag.
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"no {kind}: {node.value!r:.80}", node.start_mark
+            ) from exc
 
     def construct_mapping(
         self,

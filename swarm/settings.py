@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -29,6 +30,8 @@ PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$")]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+#: More than a thousand hosts have.
+Instances = Annotated[int, Field(ge=0, le=1_000_000)]
 
 #: A window that lasts longer than it takes to come again would never end.
 _LONGEST_WINDOW = timedelta(days=7)
@@ -41,7 +44,11 @@ MAX_INSTANCE_NUMBER = 99
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -54,12 +61,12 @@ class ScheduleSettings(_Section):
     """How long it lasts: `10h`, `1h30m`, `45m`. Hours that pass, also when the clocks change."""
     timezone: str = "UTC"
     """Whose clock `start` means: `Europe/Berlin`."""
-    min_instances: int | None = Field(default=None, ge=0)
+    min_instances: Instances | None = None
     """Takes the place of the pool's; so do the next two. At least one of the three is needed. Where
     two schedules hold at once, the later one in the list wins."""
-    max_instances: int | None = Field(default=None, ge=0)
+    max_instances: Instances | None = None
     """Instances never exceeded meanwhile. What runs beyond them is stopped once it is idle."""
-    spare: int | None = Field(default=None, ge=0)
+    spare: Instances | None = None
     """Idle instances kept beyond the busy ones."""
 
     @property
@@ -75,7 +82,7 @@ class ScheduleSettings(_Section):
             raise ValueError(expected)
         try:
             next(CronSim(start, datetime(2024, 1, 1, tzinfo=UTC)))
-        except CronSimError as exc:
+        except (CronSimError, ValueError) as exc:
             raise ValueError(f"{expected} ({str(exc).lower()})") from exc
         except StopIteration:
             raise ValueError("a time that comes") from None
@@ -115,13 +122,13 @@ class PoolSettings(_Section):
     queues: tuple[QueueName, ...] = Field(min_length=1, strict=False)
     """Queues its instances consume. A queue of a broker belongs to one pool, or its backlog would
     be counted twice."""
-    min_instances: int = Field(default=0, ge=0)
+    min_instances: Instances = 0
     """Instances kept even when nothing waits."""
-    max_instances: int = Field(default=1, ge=1)
+    max_instances: Annotated[Instances, Field(ge=1)] = 1
     """Instances never exceeded, over all hosts."""
-    spare: int = Field(default=0, ge=0)
+    spare: Instances = 0
     """Idle instances kept beyond the busy ones, for bursts shorter than a start."""
-    blind_instances: int = Field(default=0, ge=0)
+    blind_instances: Instances = 0
     """Instances up to which the pool grows while nobody knows how much waits, one in 30 s as long
     as none is idle. With hosts away too it is brought up to them after 10 minutes. 0: it waits for
     whoever knows."""
@@ -131,9 +138,9 @@ class PoolSettings(_Section):
     """Tasks one instance runs at a time. 1: a task that kills its process harms no other."""
     metrics_port_base: int = Field(ge=1024, le=65535 - MAX_INSTANCE_NUMBER)
     """Instance N serves Prometheus metrics on this port + N."""
-    expected_service_time_s: float = Field(default=5.0, gt=0)
+    expected_service_time_s: float = Field(default=5.0, ge=0.01, le=86_400)
     """Seconds a task takes, believed until instances have reported measured ones."""
-    expected_boot_time_s: float = Field(default=3.0, gt=0)
+    expected_boot_time_s: float = Field(default=3.0, gt=0, le=3600)
     """Seconds from start to ready, believed until instances have reported measured ones."""
     memory_mb: int = Field(default=420, ge=0)
     """Megabytes that an instance takes: a host is given one only while it has as much available,
@@ -148,11 +155,11 @@ class PoolSettings(_Section):
 class HostSettings(_Section):
     """A VM that runs instances."""
 
-    address: str = Field(min_length=1)
+    address: str = Field(pattern=r"^[^\s/@]+$")
     """Name or IP address for SSH and for scraping metrics; `local` for this machine, no SSH."""
     port: Port = 22
     """Where its sshd listens."""
-    user: str = "swarm-scaler"
+    user: str = Field(default="swarm-scaler", pattern=r"^[^\s@:]+$")
     """Who the scaler logs in as; its key may run `swarm-unitctl` and nothing else."""
     max_instances: int = Field(ge=1, le=MAX_INSTANCE_NUMBER)
     """Instances of all pools together: what the host's memory bears."""
@@ -172,7 +179,7 @@ class ScalerSettings(_Section):
 
     interval_s: float = Field(default=2.0, ge=0.5, le=20)
     """Seconds between two turns; one comes earlier when a host tells of a change."""
-    target_wait_s: float = Field(default=3.0, gt=0)
+    target_wait_s: float = Field(default=3.0, gt=0, le=86_400)
     """Seconds a task may wait in the queue; the number of instances is chosen to keep to it. What
     waits for an instance to start waits longer."""
     stabilisation_s: float = Field(default=60.0, ge=0)
@@ -227,6 +234,18 @@ class FlowerSettings(_Section):
     """Address of the fallback's."""
     timeout_s: float = Field(default=5.0, gt=0, le=20)
     """Seconds Flower may take to answer; after that queue lengths are unknown."""
+
+    @field_validator("url", "fallback_url")
+    @classmethod
+    def _names_a_place(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            is_place = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_place = False
+        if not is_place:
+            raise ValueError("a host and a port such as http://127.0.0.1:5555")
+        return url
 
 
 class BudgetSettings(_Section):

@@ -18,10 +18,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 VERSION = 1
 
+#: Tasks at a time that an instance can be configured for.
+MOST_PLACES = 64
+
 InstancePhase = Literal["starting", "running", "stopping"]
 DrainState = Literal["consuming", "stopping", "idle"]
-Count = Annotated[int, Field(ge=0, strict=True)]
-Seconds = Annotated[float, Field(ge=0, strict=True)]
+# Bounds beyond which none is true, and sums and quotients of them stay numbers.
+Count = Annotated[int, Field(ge=0, le=10**12, strict=True)]
+Seconds = Annotated[float, Field(ge=0, le=1e10, strict=True)]
 
 
 # Its file is written by the user that runs the tasks: nothing in it is believed unchecked.
@@ -57,7 +61,7 @@ class InstanceStatus:
     host: str
     pid: Count
     phase: InstancePhase
-    capacity: Annotated[int, Field(ge=1, strict=True)]
+    capacity: Annotated[int, Field(ge=1, le=MOST_PLACES, strict=True)]
     active: Count
     """Tasks being run."""
     reserved: Count

@@ -132,7 +132,11 @@ def make_proofs(*instances: Instance) -> dict[InstanceKey, Proof]:
     """What it takes to stop these: two readings, 2 s apart, the last one just now."""
     return {
         each.key: Proof(
-            make_reading(each, 50.0), make_reading(each, 52.0), NOW - 2.0, each.tasks_ended
+            make_reading(each, 50.0),
+            make_reading(each, 52.0),
+            first_asked_at=NOW - 4.0,
+            asked_at=NOW - 2.0,
+            tasks_ended=each.tasks_ended,
         )
         for each in instances
         if each.draining is not None

@@ -22,7 +22,8 @@ def read_with_hosts(environ: Mapping[str, str]) -> Settings:
     """
     settings = read_settings(environ)
     if not settings.hosts:
-        raise ConfigError([Problem("hosts", "nothing", "at least one host to scale on")])
+        where = f"{config_path(environ)}: hosts"
+        raise ConfigError([Problem(where, "nothing", "at least one host to scale on")])
     return settings
 
 

@@ -40,6 +40,7 @@ from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.order_book import OrderBook
 from swarm.scaler.aftermath import Aftermath, Event
+from swarm.scaler.clock import since_boot
 from swarm.scaler.config_file import ConfigFile, read_with_hosts
 from swarm.scaler.control import Control
 from swarm.scaler.decisions import Recorder
@@ -231,12 +232,12 @@ class Daemon:
         while not self._stop.is_set():
             if (settings := await self._config.news()) is not None:
                 await self._change_hosts(settings, hosts, reconciler)
-            started_at, worked_s = time.monotonic(), time.process_time()
+            started_at, worked_s, now = time.monotonic(), time.process_time(), since_boot()
             self._news.clear()
             at, orders = datetime.now(UTC), in_force(self._orders.standing(), self._settings)
             try:
                 async with asyncio.timeout(_TURN_TIMEOUT_S):
-                    outcome = await reconciler.turn(started_at, at=at, orders=orders)
+                    outcome = await reconciler.turn(now, at=at, orders=orders)
             except TimeoutError:
                 log.error("turn given up after %g s; trying again", _TURN_TIMEOUT_S)  # noqa: TRY400
                 continue
@@ -249,7 +250,8 @@ class Daemon:
                 self._apply(hosts, reconciler)
             self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
             first = False
-            await self._rest(started_at, outcome.due_at, worked_s=time.process_time() - worked_s)
+            due_at = None if outcome.due_at is None else started_at + outcome.due_at - now
+            await self._rest(started_at, due_at, worked_s=time.process_time() - worked_s)
 
     async def _rest(self, started_at: float, due_at: float | None, *, worked_s: float) -> None:
         """Until the interval is over, or something is due or a host has news; not too often."""
@@ -280,7 +282,7 @@ class Daemon:
         self._metrics.show_budgets(meters)
         self._write_snapshot(outcome, meters)
         maxima = {name: pool.max_instances for name, pool in self._settings.pools.items()}
-        line = status_line(outcome, maxima, orders)
+        line = status_line(outcome, maxima, orders, self._narrator.held_since)
         if self._dry_run:
             line = f"dry run: {line}"
         if first:

@@ -22,8 +22,11 @@ from swarm.scaler.model import (
     Observation,
 )
 
-#: Least seconds of the host's clock between the two readings that prove an instance idle.
+#: Least seconds between the two readings that prove an instance idle, by the host's clock and by
+#: ours: either may have leapt in between.
 PROOF_GAP_S = 2.0
+#: Seconds by which the host's clock may have gone further than ours from one reading to another.
+_MOST_AHEAD_S = 1.0
 #: Seconds after which it is asked for the second one: an answer that took a little longer than the
 #: next one must not make them too close.
 _ASK_AGAIN_S = 2.1
@@ -37,7 +40,8 @@ _PROOF_AGE_S = 20.0
 _AT_WORK = 0.5
 #: Seconds beyond the time limit of its tasks after which a drain is too old.
 OVERDUE_MARGIN_S = 60.0
-#: Seconds for which an instance that refused to drain is passed over.
+#: Seconds for which an instance that refused to drain is passed over, and a host that refused a
+#: start is the last choice.
 REFUSAL_S = 60.0
 
 
@@ -48,16 +52,21 @@ class Proof:
     first: DrainReading
     """The earliest one since which nothing speaks against a stop; else the last."""
     last: DrainReading
+    first_asked_at: float
+    """When the first one was asked for, at the earliest; the same of the last one:"""
     asked_at: float
-    """When the last one was asked for, at the earliest."""
     tasks_ended: int
     """As it told when `first` had come."""
 
-    def after(self, reading: DrainReading, asked_at: float) -> Proof:
-        """With one more."""
+    def after(self, reading: DrainReading, *, asked_at: float, now: float) -> Proof:
+        """With one more, which has come by now."""
+        # Where the host's clock leaps, what it says of the time between two readings is no word.
+        went_s = reading.at - self.first.at
+        leapt = not 0 <= went_s <= now - self.first_asked_at + _MOST_AHEAD_S
         held = _holds(self.first) and _holds(reading) and _is_still(self.first, reading)
-        first = self.first if held else reading
-        return replace(self, first=first, last=reading, asked_at=asked_at)
+        if leapt or not held:
+            return Proof(reading, reading, asked_at, asked_at, self.tasks_ended)
+        return replace(self, last=reading, asked_at=asked_at)
 
 
 Proofs = Mapping[InstanceKey, Proof]
@@ -77,6 +86,14 @@ def _is_still(first: DrainReading, last: DrainReading) -> bool:
     return worked_s <= _AT_WORK * max(PROOF_GAP_S, last.at - first.at)
 
 
+def _lie_apart(proof: Proof) -> bool:
+    """Whether there is enough time between its two readings, by either clock."""
+    return (
+        proof.last.at - proof.first.at >= PROOF_GAP_S
+        and proof.asked_at - proof.first_asked_at >= PROOF_GAP_S
+    )
+
+
 def gather(
     observation: Observation,
     earlier: Proofs,
@@ -93,9 +110,9 @@ def gather(
         proof, reading = earlier.get(instance.key), readings.get(instance.key)
         if reading is not None:
             proof = (
-                proof.after(reading, asked_at)
+                proof.after(reading, asked_at=asked_at, now=observation.now)
                 if proof is not None and proof.tasks_ended == instance.tasks_ended
-                else Proof(reading, reading, asked_at, instance.tasks_ended)
+                else Proof(reading, reading, asked_at, asked_at, instance.tasks_ended)
             )
         if proof is not None and proof.tasks_ended == instance.tasks_ended:
             proofs[instance.key] = proof
@@ -125,8 +142,8 @@ def is_proved(instance: Instance, proof: Proof | None, now: float) -> bool:
         and _is_still(proof.first, proof.last)
         and (proof.last.pid, proof.last.sequence) == (instance.pid, instance.draining.sequence)
         and proof.tasks_ended == instance.tasks_ended
-        and proof.last.at - proof.first.at >= PROOF_GAP_S
-        and now - proof.asked_at <= _PROOF_AGE_S
+        and _lie_apart(proof)
+        and 0 <= now - proof.asked_at <= _PROOF_AGE_S
     )
 
 
@@ -155,12 +172,12 @@ def due_at(
     moments = []
     for key, reading in readings.items():
         proof = proofs.get(key)
-        first = reading if proof is None else proof.after(reading, now).first
         if _holds(reading):
-            is_complete = reading.at - first.at >= PROOF_GAP_S
+            found = proof and proof.after(reading, asked_at=now, now=now)
+            is_complete = found is not None and _lie_apart(found)
             moments.append(now if is_complete else now + _ASK_AGAIN_S)
     for key, proof in proofs.items():
-        is_open = _holds(proof.last) and proof.last.at - proof.first.at < PROOF_GAP_S
+        is_open = _holds(proof.last) and not _lie_apart(proof)
         if key not in readings and is_open and proof.asked_at + _ASK_AGAIN_S > now:
             moments.append(proof.asked_at + _ASK_AGAIN_S)
     return min(moments, default=None)

@@ -1,6 +1,6 @@
 """The scaler's values: what was observed, what was decided and why, what came of it.
 
-Times are seconds of the scaler's monotonic clock, those that hosts tell of too: adapters convert
+Times are seconds of the scaler's clock (`clock`), those that hosts tell of too: adapters convert
 them. Ages and durations are seconds.
 """
 
@@ -13,12 +13,28 @@ from typing import ClassVar
 
 from swarm.witness import Witness
 
+#: Characters of what others say that are repeated.
+_LONGEST_REASON = 500
+
+
+def one_line(text: str) -> str:
+    """What a host or a server said, fit for the journal, a STATUS line and a terminal."""
+    if text.isprintable() and len(text) <= _LONGEST_REASON:
+        return text
+    told = "".join(each if each.isprintable() else " " for each in text[: 4 * _LONGEST_REASON])
+    told = " ".join(told.split())
+    return told if len(told) <= _LONGEST_REASON else f"{told[: _LONGEST_REASON - 3]}..."
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """Not observed. It is never read as zero, empty or gone."""
 
     reason: str
+    """One line; more is cut."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", one_line(self.reason))
 
 
 #: Host, pool, number.

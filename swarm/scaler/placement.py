@@ -62,14 +62,17 @@ def plan(
     *,
     leaving: Collection[str] = (),
     refused: Collection[InstanceKey] = (),
+    no_starts: Collection[tuple[str, str]] = (),
 ) -> Plan:
     """The actions of one turn, over all pools, within every host's limits.
 
     On hosts that are `leaving` everything is drained, unless its pool needs more instances or it is
     not known whether it does; on those that people have drained, whatever is needed. Nothing new is
-    asked of instances that `refused` to drain lately.
+    asked of instances that `refused` to drain lately. Hosts and pools of `no_starts`, where a start
+    was refused lately, are the last choice for others.
     """
-    turn = _Turn(settings, observation, proofs, leaving, {*refused, *observation.pinned})
+    places = Places(settings, observation, no_starts)
+    turn = _Turn(settings, observation, proofs, places, leaving, {*refused, *observation.pinned})
     # What the fallback holds is done first: it was accepted while the primary was away.
     for decision in sorted(
         decisions.values(), key=lambda each: settings.pools[each.pool].broker != "fallback"
@@ -87,6 +90,7 @@ class _Turn:
         settings: Settings,
         observation: Observation,
         proofs: Proofs,
+        places: Places,
         leaving: Collection[str],
         kept: Collection[InstanceKey],
     ) -> None:
@@ -96,7 +100,7 @@ class _Turn:
         self._proofs = proofs
         self._leaving = {*leaving, *observation.drained}
         self._kept = kept
-        self._places = Places(settings, observation)
+        self._places = places
         self._draining: dict[str, list[Instance]] = {}
         for instance in drains.draining(observation):
             if instance.pool in settings.pools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from heapq import heapify, heappop, heapreplace
 
 from swarm.scaler.failing import failed_lately, failures
@@ -60,8 +61,15 @@ class _Host:
 class Places:
     """Room left on the hosts that answered, taken up start by start."""
 
-    def __init__(self, settings: Settings, observation: Observation) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observation: Observation,
+        refused: Collection[tuple[str, str]] = (),
+    ) -> None:
+        """`refused` are hosts and pools of which a start failed there lately: the last choice."""
         self._settings = settings
+        self._refused = refused
         self._drained = observation.drained
         self._now = observation.now
         self._hosts = {
@@ -88,14 +96,14 @@ class Places:
         starts: list[Start] = []
         memory_mb = self._settings.pools[pool].memory_mb
         best = [
-            (host.order(memory_mb), name)
+            ((name, pool) in self._refused, host.order(memory_mb), name)
             for name, host in self._hosts.items()
             if self._takes(name, pool)
         ]
         heapify(best)
         numbers: dict[str, list[int]] = {}
         while len(starts) < count and best:
-            _, name = best[0]
+            is_last, _, name = best[0]
             host = self._hosts[name]
             if name not in numbers:
                 numbers[name] = _numbers(host.report, pool)
@@ -106,7 +114,7 @@ class Places:
             if host.memory_mb is not None:
                 host.memory_mb -= memory_mb
             if self._takes(name, pool):
-                heapreplace(best, (host.order(memory_mb), name))
+                heapreplace(best, (is_last, host.order(memory_mb), name))
             else:
                 heappop(best)
         return starts

@@ -8,11 +8,15 @@ from typing import Protocol
 
 from swarm.delivery.survey import Attention
 from swarm.errors import TransientError
-from swarm.scaler.model import BrokerCondition, DrainReading, HostReport, Unknown
+from swarm.scaler.model import BrokerCondition, DrainReading, HostReport, Unknown, one_line
 
 
 class CommandError(TransientError):
     """A command on a host did not succeed: refused, failed, no connection, no answer in time."""
+
+    def __init__(self, reason: str) -> None:
+        """Of the reason, one line is kept: it may be a host's own words."""
+        super().__init__(one_line(reason))
 
 
 class CommandRefusedError(CommandError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from typing import TypeVar
 
 from swarm.brokers import BrokerName
 from swarm.scaler import drains, failing, placement, policy
@@ -39,6 +40,8 @@ from swarm.scaler.model import (
 from swarm.scaler.ports import BrokerSide, CommandError, UnitManager
 from swarm.scaler.reach import Reach
 from swarm.settings import PoolSettings, Settings
+
+_Who = TypeVar("_Who")
 
 #: Nobody wants anything but what config.yaml says.
 NO_ORDERS = Orders()
@@ -72,7 +75,9 @@ class Reconciler:
         self._proofs: drains.Proofs = {}
         self._readings: Mapping[InstanceKey, DrainReading] = {}
         self._asked_at = 0.0
+        # Drains that an instance refused, starts of a pool that a host did, and when each did.
         self._refused: dict[InstanceKey, float] = {}
+        self._no_starts: dict[tuple[str, str], float] = {}
         self._last_seen: dict[str, tuple[float, tuple[Instance, ...]]] = {}
         self._leaving: Collection[str] = ()
 
@@ -95,7 +100,7 @@ class Reconciler:
     async def turn(self, now: float, *, at: datetime, orders: Orders = NO_ORDERS) -> Outcome:
         """Observe everything at once, decide for every pool, carry out the plan.
 
-        `now` is monotonic, `at` the time that schedules go by.
+        `now` is of `swarm.scaler.clock`, `at` the time that schedules go by.
 
         Raises nothing that a queue source or a host could cause.
         """
@@ -105,7 +110,8 @@ class Reconciler:
         )
         self._tallies.count(observation.hosts, observation.drained)
         failures = failing.failures(self._settings, observation)
-        refused = self._refusals(now)
+        refused = self._refused = _lately(self._refused, now)
+        self._no_starts = _lately(self._no_starts, now)
         decisions = {}
         for name, pool in self._settings.pools.items():
             limits = effective(pool, at, orders.overrides.get(name, ()))
@@ -117,6 +123,7 @@ class Reconciler:
             self._proofs,
             leaving=self._leaving,
             refused=refused,
+            no_starts=self._no_starts,
         )
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)
@@ -222,20 +229,16 @@ class Reconciler:
                 self._last_seen[action.host] = (now, (*instances, started))
 
     def _remember_answers(self, now: float, results: Iterable[ActionResult]) -> None:
-        """For the next turn; who refused to drain is left alone for a while."""
+        """For the next turns; who refused to drain, or to start one, is left alone for a while."""
         self._asked_at = now
         self._readings = {
             result.action.key: result.reading for result in results if result.reading is not None
         }
-        for result in results:
-            if isinstance(result.action, Drain) and result.error is not None:
-                self._refused[result.action.key] = now
-
-    def _refusals(self, now: float) -> Collection[InstanceKey]:
-        self._refused = {
-            key: at for key, at in self._refused.items() if now - at < drains.REFUSAL_S
-        }
-        return self._refused
+        for action in (result.action for result in results if result.error is not None):
+            if isinstance(action, Drain):
+                self._refused[action.key] = now
+            elif isinstance(action, Start):
+                self._no_starts[action.host, action.pool] = now
 
     async def _act(self, action: Action) -> ActionResult:
         units, where = self._units[action.host], (action.pool, action.number)
@@ -253,3 +256,8 @@ class Reconciler:
         except CommandError as exc:
             return ActionResult(action, error=str(exc))
         return ActionResult(action, reading=reading)
+
+
+def _lately(refusals: Mapping[_Who, float], now: float) -> dict[_Who, float]:
+    """Those that are not forgotten yet."""
+    return {who: at for who, at in refusals.items() if now - at < drains.REFUSAL_S}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from swarm.scaler.model import (
     ActionResult,
@@ -55,9 +56,17 @@ class Narrator:
         self._down: frozenset[str] = frozenset()
         self._troubled: set[str] = set()
         self._notes: frozenset[str] = frozenset()
+        self.held_since: dict[str, float] = {}
+        """Pools that something holds, each with the turn's time at which it began."""
 
     def lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """(is a warning, sentence) for everything worth a line in the journal."""
+        now = outcome.observation.now
+        self.held_since = {
+            name: self.held_since.get(name, now)
+            for name, decision in outcome.decisions.items()
+            if decision.cause in _HOLDING
+        }
         yield from self._broker_lines(outcome.observation)
         yield from self._host_lines(outcome.observation)
         yield from self._instance_lines(outcome)
@@ -173,7 +182,12 @@ def describe(decision: Decision) -> str:
     return f"{head} ({', '.join(parts)})"
 
 
-def status_line(outcome: Outcome, maxima: dict[str, int], orders: Iterable[Order] = ()) -> str:
+def status_line(
+    outcome: Outcome,
+    maxima: dict[str, int],
+    orders: Iterable[Order] = (),
+    held_since: Mapping[str, float] = MappingProxyType({}),
+) -> str:
     """`browser 4 of 6, 1 draining, waiting 12; analysis 0 of 2, waiting 0`, and what holds it.
 
     Pins hold nothing back but their own instance, and there may be many.
@@ -188,9 +202,21 @@ def status_line(outcome: Outcome, maxima: dict[str, int], orders: Iterable[Order
         )
         going = f", {draining} draining" if draining else ""
         parts.append(f"{name} {decision.running} of {maxima[name]}{going}, waiting {length}")
-    held = sorted({d.reason for d in outcome.decisions.values() if d.cause in _HOLDING})
+    held = sorted(
+        {
+            f"{decision.reason}{_for_how_long(decision, held_since, outcome.observation.now)}"
+            for decision in outcome.decisions.values()
+            if decision.cause in _HOLDING
+        }
+    )
     away = sorted(h for h, r in outcome.observation.hosts.items() if isinstance(r, Unknown))
     if away:
         held.append(f"away: {', '.join(away)}")
     told = [str(order) for order in orders if order.kind is not OrderKind.PIN]
     return "; ".join([*parts, *held, *told])
+
+
+def _for_how_long(decision: Decision, held_since: Mapping[str, float], now: float) -> str:
+    """` for 40 s`; nothing in the turn in which it began, and where the reason tells it itself."""
+    held_s = now - held_since.get(decision.pool, now)
+    return f" for {held_s:.0f} s" if held_s and decision.cause is not Cause.BROKER_DOWN else ""

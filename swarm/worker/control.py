@@ -1,40 +1,33 @@
-r"""The socket by which a host's operators reach an instance: one JSON object a line, each way.
+"""The socket by which a host's operators reach an instance (`swarm.control_protocol`).
 
     {"version": 1, "id": "7", "verb": "cancel", "task_id": "..."}
     {"version": 1, "id": "7", "ok": true, "outcome": "cancelled"}
-    {"version": 1, "id": "8", "ok": false, "error": "no verb 'dance'; there is: cancel, drain, ..."}
 
-A reply carries its request's id, so that one which is older than a request proves nothing. Who may
-connect is decided by the directory, and by whom the kernel says it is. The server has a thread of
-its own: a solo worker's main thread is in its task.
+Who may connect is decided by the directory, and by whom the kernel says it is. The server has a
+thread of its own: a solo worker's main thread is in its task.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pwd
 import socket
-import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from swarm.control_protocol import LONGEST_LINE, Handler, peer_uid, refusal, reply_to
+
 log = logging.getLogger(__name__)
 
-VERSION = 1
 #: Seconds that one who has connected may take for his request, and to read the reply.
 _TIMEOUT_S = 5.0
-_LONGEST_LINE = 65_536
 #: As whom the scaler logs in to a host.
 _OPERATOR = "swarm-scaler"
 #: What the kernel says of a user that the unit's user namespace does not know (PrivateUsers=).
 _UNMAPPED_UID = 65_534
-
-#: Given the request, returns the reply's own fields; raises ValueError for a wrong request.
-Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class ControlServer:
@@ -95,42 +88,21 @@ class ControlServer:
                     log.exception("a request of an operator failed")
 
     def _answer(self, connection: socket.socket) -> None:
-        uid = _peer_uid(connection)
+        uid = peer_uid(connection)
         with connection.makefile("rb") as lines:
-            while line := lines.readline(_LONGEST_LINE):
-                reply = (
-                    self.reply_to(line)
+            while line := lines.readline(LONGEST_LINE):
+                connection.sendall(
+                    reply_to(line, self._handle)
                     if uid in self._uids
-                    else {"ok": False, "error": f"user {uid} may not control this instance"}
+                    else refusal(f"user {uid} may not control this instance")
                 )
-                connection.sendall(json.dumps({"version": VERSION, **reply}).encode() + b"\n")
 
-    def reply_to(self, line: bytes) -> dict[str, Any]:
-        """The reply to one line, whatever is in it."""
-        request: Any = None
-        try:
-            request = json.loads(line)
-            fields = {"ok": True, **self._handle(request)}
-        except (ValueError, RecursionError) as exc:
-            fields = {"ok": False, "error": str(exc)[:500]}
-        return {"id": request.get("id") if isinstance(request, dict) else None, **fields}
-
-    def _handle(self, request: object) -> Mapping[str, Any]:
-        if not isinstance(request, dict):
-            raise ValueError("not a JSON object")  # noqa: TRY004 - wrong input, as the rest
-        if request.get("version") != VERSION:
-            raise ValueError(f"version {request.get('version')!r}, expected {VERSION}")
+    def _handle(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         handler = self._handlers.get(str(request.get("verb")))
         if handler is None:
             verbs = ", ".join(self._handlers)
             raise ValueError(f"no verb {request.get('verb')!r}; there is: {verbs}")
         return handler(request)
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _, uid, _ = struct.unpack("3i", credentials)
-    return int(uid)
 
 
 def _trusted_uids() -> frozenset[int]:

@@ -67,22 +67,35 @@ class SshHost:
     _server: asyncssh.SSHAcceptor | None = None
 
     async def serve(self) -> None:
-        host_key = asyncssh.generate_private_key("ssh-ed25519")
         client_key = asyncssh.generate_private_key("ssh-ed25519")
         client_key.write_private_key(str(self.key))
         client_key.write_public_key(str(self.directory / "authorized"))
+        host_key = await self._listen()
+        public = host_key.export_public_key().decode().split(" ")
+        self.trust(f"{public[0]} {public[1].strip()}")
+
+    async def change_key(self) -> None:
+        """Another machine takes the address: with a key of its own, and the same clients."""
+        if self._server is not None:
+            self._server.close()
+        self.drop_connections()
+        await self._listen()
+
+    async def _listen(self) -> asyncssh.SSHKey:
+        """With a new key."""
+        host_key = asyncssh.generate_private_key("ssh-ed25519")
         self._server = await asyncssh.create_server(
             lambda: _Server(self),
             "127.0.0.1",
-            0,
+            self.port,
             server_host_keys=[host_key],
             authorized_client_keys=str(self.directory / "authorized"),
             process_factory=self._process,
             encoding=None,
+            reuse_address=True,
         )
         self.port = self._server.get_port()
-        public = host_key.export_public_key().decode().split(" ")
-        self.trust(f"{public[0]} {public[1].strip()}")
+        return host_key
 
     @property
     def key(self) -> Path:

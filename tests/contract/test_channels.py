@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from swarm.scaler.adapters.channel import SILENCE_S, WatchedUnits
 from swarm.scaler.adapters.commands import LocalRunner
+from swarm.scaler.clock import since_boot
 from swarm.scaler.model import HostReport, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRunner
 from swarm.scaler.reconcile import Reconciler
@@ -124,6 +126,44 @@ async def test_a_host_with_another_key_is_refused_by_name(ssh_host: SshHost) -> 
             await units.stop("browser", 1)
     await runner.close()
     assert ssh_host.commands == []
+
+
+async def test_a_host_whose_key_changes_later_is_told_nothing_any_more(
+    ssh_host: SshHost, systemctl: StubSystemctl, bus: StubBus
+) -> None:
+    """Its address may be another machine's by now."""
+    systemctl.add("celery-browser@1.service")
+    runner = ssh_host.runner()
+    async with watched(runner) as units:
+        assert is_known(await shown(units, is_known))
+        await ssh_host.change_key()
+        report = await shown(units, says("Host key is not trusted"))
+        assert says("Host key is not trusted")(report), report
+        ssh_host.commands.clear()
+        for command in (units.start, units.stop, units.drain, units.undrain):
+            with pytest.raises(CommandError, match="Host key is not trusted"):
+                await command("browser", 1)
+        assert says("Host key is not trusted")(await units.report())
+    await runner.close()
+    assert ssh_host.commands == []
+    assert not any(" show " not in call for call in systemctl.calls)
+
+
+async def test_heartbeats_without_a_picture_are_no_picture(ssh_host: SshHost, bus: StubBus) -> None:
+    """A host that begins in the middle has not told what runs there."""
+
+    async def beat(_: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        for sequence in range(5, 100):
+            told = {"sequence": sequence, "now": time.monotonic(), "version": 1}
+            process.stdout.write(json.dumps(told).encode() + b"\n")
+            await asyncio.sleep(0.05)
+
+    ssh_host.handle = beat
+    runner = ssh_host.runner()
+    async with watched(runner) as units:
+        report = await shown(units, says("line 5, expected 0"))
+        assert says("line 5, expected 0")(report), report
+    await runner.close()
 
 
 async def test_a_host_that_accepts_and_says_nothing_is_unknown(ssh_host: SshHost) -> None:
@@ -241,7 +281,7 @@ async def turned(
     end = time.monotonic() + seconds
     while time.monotonic() < end and not until():
         idle.renew()
-        outcome = await reconciler.turn(time.monotonic(), at=AT)
+        outcome = await reconciler.turn(since_boot(), at=AT)
         seen.append(outcome.observation.hosts["h1"])
         await asyncio.sleep(0.5)
     return seen

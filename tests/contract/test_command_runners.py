@@ -6,13 +6,15 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncssh
 import pytest
 
-from swarm.scaler.adapters.commands import LocalRunner, SshRunner
+from swarm.scaler.adapters.commands import LONGEST_ANSWER, LocalRunner, SshRunner
 from swarm.scaler.adapters.systemd import parse_list
 from swarm.scaler.model import HostReport
 from swarm.scaler.ports import CommandError, CommandRunner
@@ -47,6 +49,77 @@ async def test_a_local_program_that_hangs_is_killed_in_time(tmp_path: Path) -> N
     assert time.monotonic() - started_at < 2
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Some times the longest answer, at most."""
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * LONGEST_ANSWER
+
+
+TOO_MUCH = f"its answer has more than {LONGEST_ANSWER} bytes"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_a_local_program_that_prints_without_end_is_killed(stream: str) -> None:
+    code = f"import sys\nwhile True: sys.{stream}.buffer.write(b'x' * 65536)"
+    told = TOO_MUCH if stream == "stdout" else "no answer in 1 s"
+    with little_memory(), pytest.raises(CommandError, match=told):
+        await python(code, timeout_s=30.0 if stream == "stdout" else 1.0).run("list")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_a_host_that_prints_without_end_is_given_up(ssh_host: SshHost, stream: str) -> None:
+    async def babble(_: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        writer = process.stdout if stream == "stdout" else process.stderr
+        while True:
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+
+    runner = ssh_host.runner(timeout_s=30.0 if stream == "stdout" else 1.0)
+    await listed(runner)
+    ssh_host.handle = babble
+    told = TOO_MUCH if stream == "stdout" else "no answer in 1 s"
+    with little_memory(), pytest.raises(CommandError, match=told):
+        await runner.run("drain", "browser", "1")
+    # A connection that says so much is not used any more.
+    ssh_host.handle = None
+    await listed(runner)
+    assert len(ssh_host.connections) == 2
+    await runner.close()
+
+
+async def test_the_longest_answer_comes_whole(ssh_host: SshHost, runner: SshRunner) -> None:
+    answer = "x" * LONGEST_ANSWER
+
+    async def tell(_: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        process.stdout.write(answer.encode())
+        process.exit(0)
+
+    ssh_host.handle = tell
+    assert await runner.run("list") == answer
+    code = f"print('x' * {LONGEST_ANSWER}, end='')"
+    assert await python(code, timeout_s=30).run("list") == answer
+
+
+async def test_what_a_host_says_of_a_failure_is_one_line_for_a_terminal(
+    ssh_host: SshHost, runner: SshRunner
+) -> None:
+    async def refuse(_: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        process.stderr.write(b"\x1b[2J\x1b]0;owned\x07" + b"y" * 3000)
+        process.exit(1)
+
+    ssh_host.handle = refuse
+    with pytest.raises(CommandError) as caught:
+        await runner.run("list")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 500
 
 
 async def test_a_local_program_that_is_missing_says_so(tmp_path: Path) -> None:

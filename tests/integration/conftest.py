@@ -147,7 +147,7 @@ def start(stage: Stage, systemctl: StubSystemctl) -> Iterator[Start]:
             stage, systemctl, auth, reads_status=reads_status, dry_run=dry_run, environ=environ
         )
         running.append(scaler)
-        wait_until(lambda: "READY=1" in scaler.notify.told, what="READY=1")
+        wait_until(lambda: "READY=1" in scaler.notify.told, timeout_s=60, what="READY=1")
         return scaler
 
     yield run

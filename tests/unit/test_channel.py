@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -28,35 +27,9 @@ from swarm.scaler.model import (
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRefusedError, Listener, Watch
 from swarm.scaler.reconcile import NO_ORDERS, Reconciler
 from swarm.witness import Witness
-from tests.builders import AT, NOW, make_settings, make_status
+from tests.builders import AT, NOW, make_settings
 from tests.fakes import FakeQueues, FakeView
-
-#: What the host's clock shows at `NOW` of ours.
-HOST_NOW = 100.0
-
-
-def entry(number: int = 1, *, word: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """An instance that was idle at 40 s of the host's clock and said so at 99 s."""
-    status = asdict(make_status(number=number, pid=1000 + number, idle_since=40.0, **word or {}))
-    return {
-        "pool": "browser",
-        "number": number,
-        "active_state": "active",
-        "sub_state": "running",
-        "result": "success",
-        "main_pid": 1000 + number,
-        "exit_status": 0,
-        "state_changed_at": 30.0,
-        "status": status,
-        **fields,
-    }
-
-
-def line(sequence: int = 0, *, now: float = HOST_NOW, **fields: Any) -> bytes:
-    document = {"sequence": sequence, "now": now, "memory_available_mb": 4096, **fields}
-    if sequence == 0:
-        document = {"version": 1, "instances": [], **document}
-    return json.dumps(document).encode()
+from tests.host_lines import HOST_NOW, entry, line
 
 
 class TestLines:
@@ -442,6 +415,58 @@ async def test_a_step_of_the_hosts_clock_makes_no_old_picture_fresh(
     host.runner.error = CommandError("gone")
     await host.turns_in_vain(300)
     assert isinstance(await host.report(), Unknown)
+
+
+TEN_YEARS_S = 10 * 365 * 86_400.0
+
+
+@pytest.mark.parametrize("step", [TEN_YEARS_S, -90.0])
+async def test_a_leap_of_the_hosts_clock_by_years_stops_and_starts_nothing(
+    host: Host, step: float
+) -> None:
+    """Two are idle, and both are kept; by the new clock they were so for ten years, or never."""
+    await host.heard(entry(1), entry(2))
+    await host.turns(20, lines=True)
+    for _ in range(30):
+        host.now += 2
+        written_at = HOST_NOW + host.now - NOW + step
+        words = [entry(number, word={"written_at": written_at}) for number in (1, 2)]
+        if host.runner.listener is not None:
+            host.runner.tell(late_s=-step, instances=words)
+        await host.turn()
+        await asyncio.sleep(0)
+    assert host.acts == []
+    report = await host.report()
+    assert isinstance(report, HostReport), "a clock that leapt is the host's clock from then on"
+    assert {instance.state for instance in report.instances} == {InstanceState.IDLE}
+
+
+@pytest.mark.parametrize("step", [TEN_YEARS_S, -TEN_YEARS_S])
+async def test_a_leap_of_the_hosts_clock_between_two_answers_stops_nothing(
+    host: Host, step: float
+) -> None:
+    """The answers lie ten years apart by that clock, or the second one lies before the first."""
+    await host.heard(entry(1), entry(2))
+    await host.turns(20, lines=True)
+    host.release()
+    await host.turns(4, lines=True)
+    assert host.acts == ["drain browser 2"]
+    told = host.runner.drain
+
+    def leapt(pool: str, number: str) -> str:
+        answer = json.loads(told(pool, number))
+        return json.dumps({**answer, "now": answer["now"] + step})
+
+    host.runner.drain = leapt  # type: ignore[method-assign]
+    # One answer by the new clock is no more than a first one, however often it leaps.
+    await host.turns(4, lines=True)
+    assert host.acts == ["drain browser 2", "drain browser 2"]
+    step = -step
+    await host.turns(4, lines=True)
+    assert "stop browser 2" not in host.acts
+    # It stays as it is: two answers by the same clock prove it.
+    await host.turns(8, lines=True)
+    assert host.acts[-1] == "stop browser 2"
 
 
 async def test_a_step_back_of_our_own_clock_makes_no_old_picture_fresh(host: Host) -> None:

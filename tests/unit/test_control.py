@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from swarm import unitctl, witness
+from swarm import control_protocol, unitctl, witness
 from swarm.unitctl import Command, InstanceError
 from swarm.worker import control
 from swarm.worker.control import ControlServer
@@ -95,7 +95,7 @@ def test_one_who_hangs_up_harms_nothing(server: ControlServer, tmp_path: Path) -
 def test_a_user_who_is_not_trusted_is_refused(
     server: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "_peer_uid", lambda _: 4711)
+    monkeypatch.setattr(control, "peer_uid", lambda _: 4711)
     [reply] = say(tmp_path / "browser-3.sock", request())
     assert reply["error"] == "user 4711 may not control this instance"
 
@@ -103,7 +103,7 @@ def test_a_user_who_is_not_trusted_is_refused(
 def test_the_kernel_says_who_has_connected() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert control._peer_uid(ours) == os.getuid()
+        assert control_protocol.peer_uid(ours) == os.getuid()
 
 
 def test_root_itself_and_the_operator_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_an_id_too_long_is_refused() -> None:
         Orders().to_cancel = "x" * 1001
 
 
-def sequence_of(state: str, number: int, *, pid: int = 4711) -> control.Handler:
+def sequence_of(state: str, number: int, *, pid: int = 4711) -> control_protocol.Handler:
     return lambda _: {"state": state, "sequence": number, "since": 1.5, "pid": pid}
 
 

@@ -86,6 +86,26 @@ def test_links_lead_somewhere_and_nothing_is_left_open(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_tests_that_are_named_exist(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8")):
+        source = (REPOSITORY / path).read_text(encoding="utf-8")
+        assert re.search(rf"^\s*(async )?def {name}\(", source, re.MULTILINE), f"{path}::{name}"
+
+
+def test_each_fault_of_the_scaler_has_a_test() -> None:
+    page = REPOSITORY / "docs" / "explanation" / "scaler-faults.md"
+    rows = [
+        line.split(" | ")
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith(("| fault", "| ---"))
+    ]
+    assert len(rows) > 30
+    for fault, done, tests in rows:
+        assert done.strip(), fault
+        assert "::test_" in tests, f"{fault} has no test"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_make_targets_that_are_named_exist(page: Path) -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 import pytest
@@ -35,12 +36,18 @@ BUSY = make_draining(active=1, sequence=2)
 
 
 def proof(*readings: DrainReading, asked_at: float = NOW - 2.0, tasks_ended: int = 0) -> Proof:
-    """What these add up to, each asked for two seconds after the one before it."""
+    """What these add up to, asked for as far apart as they say, the last one at this moment."""
     first, *later = readings
-    found = Proof(first, first, asked_at, tasks_ended)
-    for reading in later:
-        found = found.after(reading, asked_at)
+    at = [asked_at - (readings[-1].at - reading.at) for reading in readings]
+    found = Proof(first, first, at[0], at[0], tasks_ended)
+    for reading, when in zip(later, at[1:], strict=True):
+        found = with_one_more(found, reading, asked_at=when)
     return found
+
+
+def with_one_more(found: Proof, reading: DrainReading, *, asked_at: float) -> Proof:
+    """It came half a second after it was asked for."""
+    return found.after(reading, asked_at=asked_at, now=asked_at + 0.5)
 
 
 def read(at: float, **fields: Any) -> DrainReading:
@@ -122,7 +129,43 @@ def test_a_page_that_is_gone_again_delays_the_proof_by_its_readings() -> None:
     page = read(52.0, witness=seen(renderers=1))
     found = proof(read(50.0), page, read(54.0))
     assert not is_proved(DRAINED, found, NOW)
-    assert is_proved(DRAINED, found.after(read(56.0), NOW - 1), NOW)
+    assert is_proved(DRAINED, with_one_more(found, read(56.0), asked_at=NOW), NOW)
+
+
+YEARS_S = 10 * 365 * 86_400.0
+
+
+@pytest.mark.parametrize("leap_s", [YEARS_S, 5.0, -5.0, -YEARS_S, float("inf"), float("nan")])
+@pytest.mark.parametrize("ours_s", [0.5, 2.25])
+def test_a_leap_of_the_hosts_clock_makes_no_proof(leap_s: float, ours_s: float) -> None:
+    """However long both readings lie apart in truth, its clock cannot be asked."""
+    found = proof(read(50.0), asked_at=NOW - ours_s)
+    found = with_one_more(found, read(50.0 + ours_s + leap_s), asked_at=NOW)
+    assert not is_proved(DRAINED, found, NOW)
+    # With the new clock it is proved, by two readings anew.
+    again = read(50.0 + ours_s + leap_s + 2.25)
+    later = NOW + 2.25
+    proved = is_proved(DRAINED, with_one_more(found, again, asked_at=later), later)
+    assert proved is isfinite(leap_s)
+
+
+def test_what_works_while_its_hosts_clock_leaps_is_at_work() -> None:
+    """Ten years would be enough for any amount of work of its processes."""
+    found = proof(read(50.0), asked_at=NOW - 2.25)
+    busy = read(50.0 + YEARS_S, witness=seen(cpu_s=60.0))
+    found = with_one_more(found, busy, asked_at=NOW)
+    assert not is_proved(DRAINED, found, NOW)
+
+
+def test_a_step_back_of_our_own_clock_leaves_no_proof() -> None:
+    found = make_proofs(DRAINED)[DRAINED.key]
+    assert not is_proved(DRAINED, found, found.asked_at - 1.0)
+
+
+def test_readings_that_were_asked_for_together_prove_nothing() -> None:
+    found = proof(read(50.0), asked_at=NOW - 0.5)
+    found = found.after(read(52.0), asked_at=NOW, now=NOW + 1.0)
+    assert not is_proved(DRAINED, found, NOW + 1.0)
 
 
 def test_an_idle_browser_may_use_the_processor_a_little() -> None:
@@ -135,10 +178,11 @@ class TestGathering:
         observation = make_observation(0, [DRAINED])
         key = DRAINED.key
         first = gather(observation, {}, {key: read(50.0)}, asked_at=NOW)
-        assert first == {key: Proof(read(50.0), read(50.0), NOW, 0)}
+        assert first == {key: Proof(read(50.0), read(50.0), NOW, NOW, 0)}
         assert gather(observation, first, {}, asked_at=NOW + 2) == first
-        both = gather(observation, first, {key: read(52.0)}, asked_at=NOW + 2)
-        assert both == {key: Proof(read(50.0), read(52.0), NOW + 2, 0)}
+        later = replace(observation, now=NOW + 2)
+        both = gather(later, first, {key: read(52.0)}, asked_at=NOW + 2)
+        assert both == {key: Proof(read(50.0), read(52.0), NOW, NOW + 2, 0)}
 
     @pytest.mark.parametrize(
         "now_seen",
@@ -165,7 +209,7 @@ class TestGathering:
         observation = make_observation(0, [ended])
         assert gather(observation, make_proofs(DRAINED), {}, asked_at=NOW) == {}
         anew = gather(observation, make_proofs(DRAINED), {ended.key: read(54.0)}, asked_at=NOW)
-        assert anew == {ended.key: Proof(read(54.0), read(54.0), NOW, 1)}
+        assert anew == {ended.key: Proof(read(54.0), read(54.0), NOW, NOW, 1)}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +311,7 @@ def test_a_turn_is_due_when_a_second_reading_can_prove_it_and_at_once_when_one_h
     began = due_at({}, {key: first}, now=NOW)
     assert began is not None
     assert drains.PROOF_GAP_S < began - NOW < drains.PROOF_GAP_S + 0.5
-    waits = Proof(first, first, NOW - 1.0, 0)
+    waits = Proof(first, first, NOW - 1.0, NOW - 1.0, 0)
     assert due_at({key: waits}, {}, now=NOW) == pytest.approx(began - 1.0)
     assert due_at(dict(proofs), {key: second}, now=NOW) == NOW
     assert due_at(dict(proofs), {key: read(51.0)}, now=NOW) == began, "too close: once more"
@@ -283,6 +327,6 @@ def test_no_turn_is_due_for_what_may_last(reading: DrainReading) -> None:
 
 
 def test_no_turn_is_due_twice_for_a_moment_that_has_passed() -> None:
-    old = Proof(read(50.0), read(50.0), NOW - 5.0, 0)
+    old = Proof(read(50.0), read(50.0), NOW - 5.0, NOW - 5.0, 0)
     assert due_at({DRAINED.key: old}, {}, now=NOW) is None
     assert due_at({DRAINED.key: proof(read(50.0), read(52.0))}, {}, now=NOW) is None

@@ -140,6 +140,14 @@ def test_a_host_that_is_away_gets_nothing() -> None:
     assert {a.host for a in made(decision(0, 2), fleet((), Unknown("away"))).actions} == {"h1"}
 
 
+def test_a_host_that_refused_a_start_lately_is_the_last_choice() -> None:
+    settings = make_settings(scaler={"scale_up_at_least": 10})
+    observation = make_observation(0, (), hosts={"h2": HostReport(())})
+    no_starts = {("h1", "browser"), ("h2", "analysis")}
+    starts = plan(decision(0, 6), settings, observation, {}, no_starts=no_starts).actions
+    assert [start.host for start in starts] == ["h2"] * 4 + ["h1"] * 2
+
+
 def test_a_host_runs_only_its_pools() -> None:
     hosts = {name: make_host(pools=["analysis"]) for name in ("h1", "h2")}
     result = made(decision(0, 1), fleet(), hosts=hosts)

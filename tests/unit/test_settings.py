@@ -119,6 +119,19 @@ def test_the_message_has_one_line_a_problem(tmp_path: Path) -> None:
         ("pools: {a: 1, a: 2}", "the key 'a' is given twice", "valid YAML"),
         ("pools: 1\nhosts: 2\npools: 3", "the key 'pools' is given twice", "valid YAML"),
         ("pools: {1: 1, '1': 2}", "the key '1' is given twice", "valid YAML"),
+        ("pools:\n\tbrowser: 1", "cannot start any token", "valid YAML"),
+        ("pools: \0", "unacceptable character", "valid YAML"),
+        ("pools: 1\n---\npools: 2", "expected a single document", "valid YAML"),
+        ("? [a, b]\n: 1", "unhashable key", "valid YAML"),
+        # What PyYAML takes for a value of a type and does not check.
+        ("pools: 2024-13-45", "no timestamp: '2024-13-45'", "valid YAML"),
+        ("pools: !!int abc", "no int: 'abc'", "valid YAML"),
+        ("pools: !!float abc", "no float: 'abc'", "valid YAML"),
+        ("pools: !!bool abc", "no bool: 'abc'", "valid YAML"),
+        ("pools: !!timestamp abc", "no timestamp: 'abc'", "valid YAML"),
+        ("pools: " + "9" * 5000, "no int: '999", "valid YAML"),
+        ("pools: " + "[" * 5000, "too many levels", "lists and mappings"),
+        ("pools: " + "{a: " * 5000, "too many levels", "lists and mappings"),
     ],
 )
 def test_what_is_no_configuration_says_what_it_is(
@@ -189,6 +202,16 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
             GOOD.replace("pools: [analysis]", "pools: [analyses]"),
             "hosts.here.pools",
             "one of browser, analysis",
+        ),
+        (
+            GOOD.replace("10.77.0.11, max", "10.77.0.11, pools: [analysis], max"),
+            "pools.browser",
+            "browser in the pools of one of them, or a host without such a list",
+        ),
+        (
+            GOOD.replace("10.77.0.11", "worker1").replace("local", "WORKER1."),
+            "hosts.here.address",
+            "another address than hosts.worker1: its instances would count twice",
         ),
     ],
 )
@@ -272,6 +295,52 @@ def test_a_queue_may_be_on_both_brokers_but_twice_on_none(tmp_path: Path) -> Non
         "pools.spare-browser.queues",
         "pools.spare-analysis.queues",
     }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        # Figures with which nothing can be reckoned.
+        ("", "scaler: {target_wait_s: .inf}", "scaler.target_wait_s"),
+        ("", "scaler: {target_wait_s: 86401}", "scaler.target_wait_s"),
+        ("", "scaler: {stabilisation_s: .inf}", "scaler.stabilisation_s"),
+        ("", "scaler: {stabilisation_s: .nan}", "scaler.stabilisation_s"),
+        ("", "scaler: {survey_interval_s: .inf}", "scaler.survey_interval_s"),
+        ("", "scaler: {interval_s: 0}", "scaler.interval_s"),
+        ("min_instances: 1", "expected_service_time_s: 5.0e-324", "expected_service_time_s"),
+        ("min_instances: 1", "expected_service_time_s: .inf", "expected_service_time_s"),
+        ("min_instances: 1", "expected_boot_time_s: .inf", "expected_boot_time_s"),
+        ("max_instances: 6", f"max_instances: 1{'0' * 400}", "max_instances"),
+        ("min_instances: 1", f"spare: 1{'0' * 400}", "spare"),
+        # Of another type.
+        ("max_instances: 6", "max_instances: yes", "max_instances"),
+        ("max_instances: 6", "max_instances: '6'", "max_instances"),
+        ("max_instances: 6", "max_instances: 6.0", "max_instances"),
+        ("max_instances: 6", "max_instances: null", "max_instances"),
+        ("max_instances: 6", "max_instances: [6]", "max_instances"),
+        ("queues: [browser]", "queues: browser", "queues"),
+        ("queues: [browser]", "queues: [2024-12-24]", "queues.0"),
+        # No host and no address.
+        ("10.77.0.11", "a b", "hosts.worker1.address"),
+        ("10.77.0.11", "root@worker1", "hosts.worker1.address"),
+        ("10.77.0.11", '"a\\nb"', "hosts.worker1.address"),
+        ("10.77.0.11", "x, user: ''", "hosts.worker1.user"),
+        ("10.77.0.11", "x, port: 0", "hosts.worker1.port"),
+        ("", "flower: {url: 'http://h:99999'}", "flower.url"),
+        ("", "flower: {url: 'http://[::1'}", "flower.url"),
+        ("", "flower: {url: 'h:5555'}", "flower.url"),
+        ("", "scaler: {known_hosts: 3}", "scaler.known_hosts"),
+        ("", "scaler: {colour: red}", "scaler.colour"),
+        ("", "scaler:", "scaler"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, key: str) -> None:
+    """And none of them is a traceback, now or in a turn of the scaler."""
+    text = GOOD.replace(old, new, 1) if old else f"{GOOD}{new}\n"
+    assert key.split(".", maxsplit=1)[0] in text or key in text
+    [(found, _, expected)] = problems(tmp_path, text)
+    assert found == key if "." in key and key[0] in "hfs" else found.endswith(key)
+    assert expected
 
 
 def test_settings_cannot_be_changed() -> None:

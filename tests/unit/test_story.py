@@ -200,6 +200,18 @@ def test_the_status_line_says_what_holds_it_back() -> None:
     assert status_line(outcome(waiting=12), {"browser": 6}) == "browser 1 of 6, waiting 12"
 
 
+def test_the_status_line_says_for_how_long_it_holds() -> None:
+    narrator = Narrator()
+    lines = []
+    for decision, at in [(HELD, 10.0), (HELD, 50.0), (ENOUGH, 52.0), (HELD, 54.0), (HELD, 56.0)]:
+        seen = replace(make_observation(waiting=0), now=at)
+        turn = Outcome(seen, {"browser": decision})
+        list(narrator.lines(turn))
+        lines.append(status_line(turn, {"browser": 6}, (), narrator.held_since))
+    ends = ["unknown (401)", "unknown (401) for 40 s", "waiting 0", "(401)", "(401) for 2 s"]
+    assert [line.endswith(end) for line, end in zip(lines, ends, strict=True)] == [True] * 5
+
+
 def test_an_instance_is_named_as_systemd_does() -> None:
     assert make_instance(3).name == "celery-browser@3 on h1"
 

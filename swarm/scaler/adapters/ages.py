@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from swarm.scaler.clock import since_boot
 from swarm.scaler.model import HostReport, Outcome
 from swarm.scaler.orders import Order
 
@@ -18,7 +19,7 @@ class Ages(Collector):
     def __init__(
         self,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = since_boot,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._monotonic, self._clock = monotonic, clock

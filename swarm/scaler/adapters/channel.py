@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Protocol, Self
 
 from swarm.scaler.adapters.picture import Lines, Picture
 from swarm.scaler.adapters.systemd import MALFORMED, parse_list, parse_reading
+from swarm.scaler.clock import since_boot
 from swarm.scaler.model import DrainReading, HostReport, Instance, InstanceState, Unknown
 from swarm.scaler.ports import CommandError, CommandRefusedError, CommandRunner, Watch
 from swarm.unit_watch import HEARTBEAT_S
@@ -54,7 +54,7 @@ class WatchedUnits:
         *,
         report_max_age_s: float,
         on_news: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot,
     ) -> None:
         """`on_news` is called when the picture changes in a way that is worth a turn."""
         self._host = host

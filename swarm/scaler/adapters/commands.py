@@ -32,8 +32,10 @@ HANDSHAKES_AT_ONCE = 64
 _ENCRYPTION = "^aes128-gcm@openssh.com"
 #: Bytes of a watch that may be under way. It keeps a host that tells endlessly from taking memory.
 _WINDOW = 256 * 1024
-#: Of what a watch says on standard error, its last words count.
+#: Of what a program says on standard error, its last words count.
 _LAST_WORDS = 4096
+#: Bytes that a command may print: more than the list of a host with 99 instances takes.
+LONGEST_ANSWER = 2 * 2**20
 #: Exit status of `swarm-unitctl` for what it does not know.
 _REFUSED = 2
 
@@ -87,29 +89,23 @@ class LocalRunner:
         self._watches: set[_LocalWatch] = set()
 
     async def run(self, *words: str) -> str:
+        answer = _LocalAnswer()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._program,
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+            transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                lambda: answer, *self._program, *words, stdin=asyncio.subprocess.DEVNULL
             )
         except OSError as exc:
             raise CommandError(f"{self._program[0]} did not start: {exc.strerror}") from exc
         try:
             async with asyncio.timeout(self._timeout_s):
-                output, errors = await process.communicate()
+                await answer.over.wait()
         except TimeoutError as exc:
             raise CommandError(f"no answer in {self._timeout_s:g} s") from exc
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        return _checked(
-            process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
-        )
+            # Which kills it, if it still runs.
+            transport.close()
+            await answer.gone.wait()
+        return answer.checked(transport.get_returncode())
 
     async def watch(self, listener: Listener) -> Watch:
         watch = _LocalWatch(listener)
@@ -124,6 +120,53 @@ class LocalRunner:
         for watch in self._watches:
             watch.close()
             await watch.gone.wait()
+
+
+class _Answer:
+    """What a command says until it ends, or says too much."""
+
+    def __init__(self) -> None:
+        self.is_too_long = False
+        self.over = asyncio.Event()
+        self._output = bytearray()
+        self._errors = b""
+
+    def hear(self, data: bytes, *, is_error: bool) -> None:
+        if is_error:
+            self._errors = (self._errors + data)[-_LAST_WORDS:]
+        elif len(self._output) + len(data) <= LONGEST_ANSWER:
+            self._output += data
+        else:
+            self.is_too_long = True
+            self.over.set()
+
+    def checked(self, exit_status: int | None) -> str:
+        """Its output.
+
+        Raises:
+            CommandError: it failed, or said too much.
+        """
+        if self.is_too_long:
+            raise CommandError(f"its answer has more than {LONGEST_ANSWER} bytes")
+        if exit_status != 0:
+            raise _why_ended(exit_status, self._errors)
+        return self._output.decode(errors="replace")
+
+
+class _LocalAnswer(_Answer, asyncio.SubprocessProtocol):
+    """Of a child of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone = asyncio.Event()
+        """Set when it has ended."""
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.hear(data, is_error=fd == 2)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self.over.set()
+        self.gone.set()
 
 
 class _LocalWatch(asyncio.SubprocessProtocol):
@@ -189,13 +232,18 @@ class SshRunner:
         self._sessions = asyncio.Semaphore(_SESSIONS_PER_HOST)
 
     async def run(self, *words: str) -> str:
+        answer = _SshAnswer()
         async with self._in_time(), self._sessions:
             connection = await self._connect()
-            done = await connection.run(" ".join(words), check=False)
-        if done.exit_status is None:
+            await connection.create_session(
+                lambda: answer, " ".join(words), encoding=None, window=_WINDOW
+            )
+            await answer.over.wait()
+        if answer.is_too_long or answer.exit_status is None:
             self._drop()
+        if answer.exit_status is None and not answer.is_too_long:
             raise CommandError("SSH: connection lost before the answer")
-        return _checked(done.exit_status, str(done.stdout or ""), str(done.stderr or ""))
+        return answer.checked(answer.exit_status)
 
     async def watch(self, listener: Listener) -> Watch:
         async with self._in_time():
@@ -295,6 +343,21 @@ async def _dial(address: str, port: int) -> socket.socket:
     raise error
 
 
+class _SshAnswer(_Answer, asyncssh.SSHClientSession[bytes]):
+    """Of a command on an SSH connection, which whoever waits gives up if it says too much."""
+
+    exit_status: int | None = None
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self.hear(data, is_error=datatype == asyncssh.EXTENDED_DATA_STDERR)
+
+    def exit_status_received(self, status: int) -> None:
+        self.exit_status = status
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh's
+        self.over.set()
+
+
 class _SshWatch(asyncssh.SSHClientSession[bytes]):
     """A `Watch` on an SSH connection."""
 
@@ -333,12 +396,6 @@ class _SshWatch(asyncssh.SSHClientSession[bytes]):
         self._listener = None
         if not self._is_gone:
             self._connection.abort()
-
-
-def _checked(status: int | None, output: str, errors: str) -> str:
-    if status != 0:
-        raise _why_ended(status, errors.encode())
-    return output
 
 
 def _why_ended(status: int | None, errors: bytes) -> CommandError:

@@ -1,8 +1,7 @@
-r"""The socket by which operators reach the scaler: one JSON object a line, each way.
+"""The socket by which operators reach the scaler (`swarm.control_protocol`).
 
     {"version": 1, "id": "7", "verb": "set", "pool": "browser", "instances": 4, "for_s": 1800}
     {"version": 1, "id": "7", "ok": true, "lines": ["browser is held at 4 by anna until ..."], ...}
-    {"version": 1, "id": "8", "ok": false, "error": "POOL: got 'x', expected one of browser"}
 
 Root and the group that the socket belongs to may connect; who it is, the kernel says. What is done
 with a request is not decided here.
@@ -18,22 +17,21 @@ import os
 import pwd
 import socket
 import stat
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from swarm.control_protocol import LONGEST_LINE, VERSION, peer_uid, reply_to
 from swarm.errors import ConfigError, ScalerAwayError, SwarmError
 from swarm.settings import ScalerSettings
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
 #: Seconds that one who has connected may take for a request, and to read the reply; and that a
 #: command waits for the reply, which is there at once unless the daemon is stuck.
 _TIMEOUT_S = 10.0
-_LONGEST_LINE = 65_536
 
 Answering = Callable[[str, Mapping[str, Any], str], Mapping[str, Any]]
 """Given verb, fields and the user's name, returns the reply's own fields or raises SwarmError."""
@@ -52,7 +50,7 @@ class ControlSocket:
             self._free_path()
             # Until its mode is set it is the owner's alone, as the umask lets nobody else write.
             self._server = await asyncio.start_unix_server(
-                self._converse, self._path, limit=_LONGEST_LINE
+                self._converse, self._path, limit=LONGEST_LINE
             )
             # Its group is the process', which the unit sets.
             self._path.chmod(0o660)
@@ -85,13 +83,13 @@ class ControlSocket:
         assert task is not None  # noqa: S101 - asyncio runs it as one
         self._conversations.add(task)
         try:
-            by = _peer_name(writer.get_extra_info("socket"))
+            handle = partial(self._handle, by=_name_of(peer_uid(writer.get_extra_info("socket"))))
             while True:
                 async with asyncio.timeout(_TIMEOUT_S):
                     line = await reader.readline()
                     if not line:
                         break
-                    writer.write(json.dumps(self._reply_to(line, by)).encode() + b"\n")
+                    writer.write(reply_to(line, handle))
                     await writer.drain()
         except (OSError, ValueError, TimeoutError) as exc:
             # He is gone, is silent, or says more than a request may be long.
@@ -100,28 +98,17 @@ class ControlSocket:
             self._conversations.discard(task)
             writer.close()
 
-    def _reply_to(self, line: bytes, by: str) -> dict[str, Any]:
-        request: Any = None
+    def _handle(self, request: Mapping[str, Any], *, by: str) -> Mapping[str, Any]:
+        fields = {name: v for name, v in request.items() if name not in ("version", "id", "verb")}
         try:
-            request = json.loads(line)
-            fields = {"ok": True, **self._handle(request, by)}
+            return self._answer(str(request.get("verb")), fields, by)
         except SwarmError as exc:
-            fields = {"ok": False, "exit_status": exc.exit_status, "error": str(exc)}
-        except (ValueError, RecursionError) as exc:
-            fields = {"ok": False, "error": str(exc)[:500]}
+            return {"ok": False, "exit_status": exc.exit_status, "error": str(exc)}
+        except (ValueError, RecursionError):
+            raise
         except Exception:
             log.exception("an operator's request failed")
-            fields = {"ok": False, "error": "the scaler failed at it: its journal says how"}
-        identity = request.get("id") if isinstance(request, dict) else None
-        return {"version": VERSION, "id": identity, **fields}
-
-    def _handle(self, request: object, by: str) -> Mapping[str, Any]:
-        if not isinstance(request, dict):
-            raise ValueError("not a JSON object")  # noqa: TRY004 - wrong input, as the rest
-        if request.get("version") != VERSION:
-            raise ValueError(f"version {request.get('version')!r}, expected {VERSION}")
-        fields = {name: v for name, v in request.items() if name not in ("version", "id", "verb")}
-        return self._answer(str(request.get("verb")), fields, by)
+            return {"ok": False, "error": "the scaler failed at it: its journal says how"}
 
 
 def control_path(scaler: ScalerSettings) -> Path:
@@ -145,9 +132,9 @@ def ask(path: Path, verb: str, **fields: object) -> Mapping[str, Any]:
             with connection.makefile("rb") as lines:
                 reply = json.loads(lines.readline() or b"{}")
     except PermissionError as exc:
-        group = _group_of(path)
-        expected = f"root, or a member of the group {group} (`adduser {_user()} {group}`)"
-        raise ConfigError.of(str(path), f"user {_user()}, who is not let in", expected) from exc
+        user, group = _name_of(os.getuid()), _group_of(path)
+        expected = f"root, or a member of the group {group} (`adduser {user} {group}`)"
+        raise ConfigError.of(str(path), f"user {user}, who is not let in", expected) from exc
     except (OSError, ValueError) as exc:
         raise ScalerAwayError(
             f"no scaler answers at {path} ({exc}): is swarm-scaler.service active on this host?"
@@ -160,20 +147,11 @@ def ask(path: Path, verb: str, **fields: object) -> Mapping[str, Any]:
     return {name: value for name, value in reply.items() if name not in ("version", "id", "ok")}
 
 
-def _peer_name(connection: Any) -> str:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _, uid, _ = struct.unpack("3i", credentials)
+def _name_of(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name[:64]
     except KeyError:
         return f"uid {uid}"
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
 
 
 def _group_of(path: Path) -> str:

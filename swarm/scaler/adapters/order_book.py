@@ -1,7 +1,8 @@
 """Keeps operators' orders over restarts, and ends them in time.
 
-While it runs, orders end by the monotonic clock, whatever becomes of the other; in the file their
-ends are Unix times. None lasts longer than it was given for, wherever the clock was set meanwhile.
+While it runs, orders end by the clock that nobody can set, whatever becomes of the other; in the
+file their ends are Unix times. None lasts longer than it was given for, wherever the clock was set
+meanwhile.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from swarm.scaler.clock import since_boot
 from swarm.scaler.orders import VERSION, Order, postponed, with_order, without
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ class OrderBook:
         path: Path,
         *,
         clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = since_boot,
     ) -> None:
         """Takes up what the file at `path` holds; a file that is not whole is kept aside."""
         self._path, self._clock, self._monotonic = path, clock, monotonic

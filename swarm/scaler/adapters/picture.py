@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from swarm.scaler.adapters.systemd import parse_instance, parse_pressures
+from swarm.scaler.adapters.systemd import parse_instance, parse_memory_mb, parse_pressures
 from swarm.scaler.model import HostReport, Instance
 from swarm.unit_entry import PROTOCOL_VERSION
 
@@ -104,7 +104,7 @@ class Picture:
             shown = self.report.instances
         self._instances = instances
         self.report = HostReport(
-            shown, document.get("memory_available_mb"), seen_at, **parse_pressures(document)
+            shown, parse_memory_mb(document), seen_at, **parse_pressures(document)
         )
         self.looked = int(document.get("look", self.looked))
         self._next += 1

@@ -6,13 +6,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from swarm.scaler.model import Draining, DrainReading, HostReport, Instance, InstanceState
+from swarm.scaler.model import (
+    Draining,
+    DrainReading,
+    HostReport,
+    Instance,
+    InstanceState,
+    one_line,
+)
 from swarm.status import InstanceStatus
-from swarm.unit_entry import PROTOCOL_VERSION
+from swarm.unit_entry import PROTOCOL_VERSION, instance_of
 from swarm.unit_watch import LATE_S
 from swarm.witness import Witness
 
 _MISCONFIGURED_EXIT_STATUS = 2
+#: A petabyte. More is no figure to reckon with.
+_MOST_MEMORY_MB = 2**30
 #: systemd's `Result=` of a process that a signal ended; `timeout` is its own SIGKILL.
 _BY_A_SIGNAL = {"timeout", "signal", "core-dump", "watchdog", "oom-kill"}
 #: What parsing raises when it does not understand.
@@ -45,9 +54,21 @@ def parse_list(answer: str, *, host: str, report_max_age_s: float, at: float) ->
     )
     return HostReport(
         tuple(instance for instance in instances if instance is not None),
-        document.get("memory_available_mb"),
+        parse_memory_mb(document),
         **parse_pressures(document),
     )
+
+
+def parse_memory_mb(document: Mapping[str, Any]) -> int | None:
+    """What a host has available; None where its kernel does not tell.
+
+    Raises:
+        ValueError: it is no count of megabytes.
+    """
+    memory_mb = document.get("memory_available_mb")
+    if memory_mb is None or (type(memory_mb) is int and 0 <= memory_mb <= _MOST_MEMORY_MB):
+        return memory_mb
+    raise ValueError(f"memory_available_mb is {memory_mb!r:.80}")
 
 
 def parse_pressures(document: Mapping[str, Any]) -> dict[str, float | None]:
@@ -76,10 +97,14 @@ def parse_instance(
     active_state = entry["active_state"]
     if active_state == "inactive":
         return None
+    # What no unit can be called never reaches a command, a metric or a port.
+    named = instance_of(f"celery-{entry['pool']}@{entry['number']}.service")
+    if named is None:
+        raise ValueError(f"no instance: {entry['pool']!r:.80}, {entry['number']!r:.80}")
     status, trouble = _read_status(entry["status"], now=now, report_max_age_s=report_max_age_s)
     common: dict[str, Any] = {
-        "pool": str(entry["pool"]),
-        "number": int(entry["number"]),
+        "pool": named[0],
+        "number": named[1],
         "host": host,
         "state_since": at - max(0.0, now - float(entry["state_changed_at"])),
         "pid": int(entry["main_pid"]),
@@ -154,7 +179,7 @@ def _read_status(
     try:
         status = InstanceStatus.from_mapping(document)
     except ValueError as exc:
-        return None, f"its status file is not understood: {exc}"
+        return None, one_line(f"its status file is not understood: {exc}")
     age_s = now - status.written_at
     # A clock that stepped, or that is no number, proves nothing either.
     if not 0 <= age_s <= report_max_age_s:
