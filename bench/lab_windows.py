@@ -53,7 +53,7 @@ def changed(document: Document, change: Document) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def configured(lab: DeployedLab, change: Document, directory: Path) -> Iterator[None]:
-    """The deployed scaler with this change of its config.yaml; SIGTERM ends the block too.
+    """The deployed scaler with this change of its config.yaml; SIGTERM and SIGHUP end it too.
 
     Raises:
         ConfigError: the change makes it wrong.
@@ -65,15 +65,33 @@ def configured(lab: DeployedLab, change: Document, directory: Path) -> Iterator[
     scratch = directory / "config.yaml"
     scratch.write_text(text, encoding="utf-8")
     load_settings(scratch)
-    before = signal.signal(signal.SIGTERM, _leave)
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, _leave) for number in ends]
     try:
         lab.on(CONTROL.name, f"cp -p {DEPLOYED} {ASIDE} && {_writing(text)}")
         _restart(lab)
         print(f"config.yaml of the scaler for now: {json.dumps(change)}", flush=True)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        put_back(lab)
+        with _undisturbed():
+            put_back(lab)
+        for number, handler in zip(ends, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that would end this process, or its whole group, are ignored, also by its children.
+
+    Who ends a run often does so twice, or ends ssh with it.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def put_back(lab: DeployedLab) -> None:

@@ -281,6 +281,23 @@ def test_the_deployed_file_comes_back_however_the_block_ends(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_signals_that_come_while_the_file_is_put_back_do_not_keep_it_from_that(
+    local: LocalLab, tmp_path: Path
+) -> None:
+    # To the hosts' commands too, as a terminal's Ctrl-C and `timeout` reach the whole group.
+    disturb = "".join(f"kill -s {name} $$ $PPID; " for name in ("INT", "TERM", "HUP"))
+    undisturbed = local.on
+
+    def on(host: str, command: str) -> str:
+        return undisturbed(host, f"{disturb} {command}" if "mv " in command else command)
+
+    with configured(as_lab(local), CHANGE, tmp_path):
+        local.on = on  # type: ignore[method-assign]
+
+    assert local.is_as_deployed()
+    assert local.restarts == 2
+
+
 def test_what_a_killed_run_has_left_is_put_back(local: LocalLab, tmp_path: Path) -> None:
     block = configured(as_lab(local), CHANGE, tmp_path)
     block.__enter__()
