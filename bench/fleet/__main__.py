@@ -12,13 +12,15 @@ import json
 import resource
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.fleet import report
 from bench.fleet.measure import BURST, Plan, measure
 
 _SCALES = (10, 100)
-_QUICK = Plan(window_s=6.0, settle_s=2.0)
+_QUICK = Plan(window_s=6.0, settle_s=1.0)
 #: Files that the daemon and each process of hosts may need beside a connection to each host.
 _SPARE_FILES = 100
 
@@ -37,12 +39,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="swarm-bench-") as name:
         for count in [*(each for each in _SCALES if each < options.hosts), options.hosts]:
             scales[str(count)] = figures = measure(Path(name, str(count)), count, plan)
-            print(json.dumps(figures, indent=2), flush=True)
+            print(json.dumps(figures), flush=True)
+    print(f"\n{report.render(scales.values())}\n")
     print(json.dumps(summary(scales)))
     return 0
 
 
-def summary(scales: dict[str, Any]) -> dict[str, Any]:
+def summary(scales: Mapping[str, Any]) -> dict[str, Any]:
     """The largest fleet's figures, and all of them."""
     largest = list(scales.values())[-1]
     changing, burst = largest["changing"], largest["burst"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -30,7 +31,6 @@ _SAMPLE_S = 0.5
 #: Seconds for an answer on a machine that is busy with other things too.
 _ANSWER_S = 60.0
 _BUCKET = re.compile(r'^swarm_scaler_turn_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
-_HOST_UP = re.compile(r"^swarm_scaler_host_up\{[^}]*\} 1\.0$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,15 @@ class Usage:
 class Daemon:
     """A process that has told systemd it is ready."""
 
-    def __init__(self, process: psutil.Process, port: int) -> None:
+    def __init__(self, process: psutil.Process, port: int, state: Path) -> None:
         self._process = process
         self._url = f"http://127.0.0.1:{port}"
+        self._state = state
 
     def hosts_up(self) -> int:
-        return len(_HOST_UP.findall(self._get("/metrics")))
+        """Hosts that answered in its last turn."""
+        document = json.loads((self._state / "status.json").read_bytes())
+        return sum(host["answers"] for host in document["hosts"].values())
 
     def peak_rss_mb(self) -> float:
         """The most that it had since its start, as the kernel counts it."""
@@ -106,7 +109,7 @@ class Daemon:
 
     def _cpu_s(self) -> float:
         used = self._process.cpu_times()
-        return used.user + used.system + used.children_user + used.children_system
+        return float(used.user + used.system)
 
     def _turns(self) -> dict[float, float]:
         return {float(upto): float(count) for upto, count in _BUCKET.findall(self._get("/metrics"))}
@@ -143,7 +146,7 @@ def running(
     }
     words = [str(Path(sys.executable).with_name("swarm")), "scaler", "run"]
     with processes.told_ready(words, environ, directory / "scaler") as process:
-        daemon = Daemon(psutil.Process(process.pid), port)
+        daemon = Daemon(psutil.Process(process.pid), port, directory / "state")
         stop = threading.Event()
         prometheus = threading.Thread(target=daemon.scrape, args=(stop,), name="prometheus")
         prometheus.start()

@@ -79,7 +79,7 @@ class Host:
 
     @property
     def running(self) -> int:
-        """Instances that are no less than starting."""
+        """Instances, with those that boot."""
         return len(self._units)
 
     @property

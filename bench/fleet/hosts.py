@@ -38,8 +38,6 @@ class Count:
     """Commands that must not come."""
     running: int
     draining: int
-    bytes: int
-    """Both ways over SSH."""
 
 
 class Fleet:
@@ -84,8 +82,11 @@ class Fleet:
             tuple(words for each in counts for words in each.wrong),
             sum(each.running for each in counts),
             sum(each.draining for each in counts),
-            sum(each.bytes for each in counts),
         )
+
+    def carried(self) -> int:
+        """Bytes so far, both ways over SSH."""
+        return sum(self._ask("carried"))
 
     def _ask(self, *words: Any) -> list[Any]:
         for connection in self._connections:
@@ -161,6 +162,7 @@ class _Hosts:
             "lose": self._lose,
             "find": self._find,
             "count": self._counted,
+            "carried": self._carried,
         }
         while True:
             try:
@@ -227,5 +229,7 @@ class _Hosts:
             tuple(words for host in hosts for words in host.wrong),
             sum(host.running for host in hosts),
             sum(host.draining for host in hosts),
-            sum(server.count_bytes() for server in self._servers.values()),
         )
+
+    async def _carried(self) -> int:
+        return sum(server.count_bytes() for server in self._servers.values())

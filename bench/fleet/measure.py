@@ -74,6 +74,7 @@ def measure(directory: Path, count: int, plan: Plan) -> dict[str, Any]:
             **stage.conditions(),
             "burst": stage.burst(),
             "rss_mb": round(scaler.peak_rss_mb(), 1),
+            "stops": fleet.count().stopped,
         }
 
 
@@ -102,26 +103,33 @@ class _Stage:
         changing = self._look_on()
         self._fleet.lose_a_tenth()
         unreachable = self._look_on()
-        self._fleet.find()
         self._fleet.rest()
+        self._fleet.find()
+        began = time.monotonic()
         _wait_for_hosts(self._scaler, self._count)
+        back_after_s = round(time.monotonic() - began, 1)
         if started := len(self._fleet.count().started_at):
             raise RuntimeError(f"the scaler started {started} instances though nothing waited")
-        return {"at_rest": at_rest, "changing": changing, "tenth_unreachable": unreachable}
+        return {
+            "at_rest": at_rest,
+            "changing": changing,
+            "tenth_unreachable": unreachable,
+            "all_back_after_s": back_after_s,
+        }
 
     def _look_on(self) -> dict[str, float]:
         time.sleep(self._plan.settle_s)
-        carried = self._fleet.count().bytes
+        carried = self._fleet.carried()
         usage = self._scaler.watch(self._plan.window_s)
-        count = self._fleet.count()
-        _check(count)
+        carried = self._fleet.carried() - carried
+        _check(self._fleet.count())
         return {
             "turns": usage.turns,
             "turn_p50_ms": round(1000 * usage.turn_s(0.5), 1),
             "turn_p95_ms": round(1000 * usage.turn_s(0.95), 1),
             "cpu_percent": round(usage.cpu_percent, 2),
             "rss_mb": round(usage.rss_mb, 1),
-            "ssh_bytes_per_s": round((count.bytes - carried) / usage.seconds),
+            "ssh_bytes_per_s": round(carried / usage.seconds),
         }
 
     def burst(self) -> dict[str, Any]:

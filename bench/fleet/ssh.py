@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 import asyncssh
@@ -36,7 +37,6 @@ class HostServer:
         self._authorized = authorized
         self._server: asyncssh.SSHAcceptor | asyncio.Server | None = None
         self._connections: dict[asyncssh.SSHServerConnection, int] = {}
-        self._silent: set[asyncio.StreamWriter] = set()
         self._bytes = 0
 
     @property
@@ -61,7 +61,7 @@ class HostServer:
     async def fall_silent(self) -> None:
         """Accept connections and say nothing."""
         await self.leave()
-        self._server = await asyncio.start_server(self._say_nothing, ADDRESS, self.port)
+        self._server = await asyncio.start_server(_say_nothing, ADDRESS, self.port)
 
     async def leave(self) -> None:
         """Refuse connections, and break those off that there are."""
@@ -70,14 +70,6 @@ class HostServer:
             server.close()
         for connection in list(self._connections):
             connection.abort()
-        for writer in self._silent:
-            writer.close()
-        self._silent.clear()
-
-    async def _say_nothing(
-        self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._silent.add(writer)
 
     def count_bytes(self) -> int:
         """All that its connections carried, both ways, as TCP counts it."""
@@ -86,6 +78,13 @@ class HostServer:
             self._bytes += carried - before
             self._connections[connection] = carried
         return self._bytes
+
+
+async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while await reader.read(4096):
+            pass
+    writer.close()
 
 
 def _bytes_of(connection: asyncssh.SSHServerConnection) -> int:
