@@ -20,7 +20,8 @@ class Beat:
     """Something that a model does again and again."""
 
     period_s: float
-    act: Callable[[], Awaitable[None]]
+    act: Callable[[], Awaitable[float | None]]
+    """Returns when to act again, if that is before its period is over."""
 
 
 class Model(Protocol):
@@ -70,8 +71,9 @@ async def simulate(trace: Trace, fleet: Fleet, make_model: MakeModel, seed: int)
     while due[0][0] < trace.horizon_s:
         at, number = due[0]
         beat = beats[number]
-        heapq.heapreplace(due, (at + beat.period_s, number))
         world.clock.advance(at)
-        await beat.act()
+        again_at = await beat.act()
+        latest = at + beat.period_s
+        heapq.heapreplace(due, (latest if again_at is None else min(latest, again_at), number))
     world.clock.advance(trace.horizon_s)
     return Run(world, tuple(samples))

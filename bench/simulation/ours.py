@@ -12,9 +12,10 @@ from random import Random
 
 from bench.simulation.model import Beat
 from bench.simulation.traces import Loss
-from bench.simulation.unit import Unit, Word
+from bench.simulation.unit import TICK_S, Unit, Word
 from bench.simulation.world import COMMAND_S, UnreachableError, World
 from swarm.delivery.survey import Attention, Rhythm
+from swarm.scaler.daemon import SHORTEST_INTERVAL_S, SHORTEST_WAIT_S
 from swarm.scaler.model import (
     BrokerCondition,
     Draining,
@@ -44,6 +45,8 @@ class Ours:
         settings = settings_for(world, scaler or ScalerSettings())
         self._world = world
         self._interval_s = settings.scaler.interval_s
+        self._turn_at = float("-inf")
+        self._due_at: float | None = None
         side = BrokerSide(
             SimulatedFlower(world),
             SimulatedBroker(world, Rhythm(idle_s=settings.scaler.survey_interval_s)),
@@ -55,10 +58,26 @@ class Ours:
         )
 
     def beats(self) -> Sequence[Beat]:
-        return (Beat(self._interval_s, self._turn),)
+        return (Beat(TICK_S, self._turn_in_time),)
 
-    async def _turn(self) -> None:
-        await self._reconciler.turn(self._world.now, at=_AT)
+    async def _turn_in_time(self) -> float | None:
+        """As the daemon does: at its interval, and sooner for news or what is due by then."""
+        now, since_s = self._world.now, self._world.now - self._turn_at
+        changed_at = self._world.changed_at
+        has_news = changed_at is not None and now - changed_at >= TICK_S
+        is_due = self._due_at is not None and now >= self._due_at
+        if (
+            since_s < self._interval_s
+            and not (has_news and since_s >= SHORTEST_INTERVAL_S)
+            and not is_due
+        ):
+            return self._due_at
+        if has_news:
+            self._world.changed_at = None
+        self._turn_at = now
+        outcome = await self._reconciler.turn(now, at=_AT)
+        self._due_at = outcome.due_at and max(outcome.due_at, now + SHORTEST_WAIT_S)
+        return self._due_at
 
 
 def settings_for(world: World, scaler: ScalerSettings) -> Settings:

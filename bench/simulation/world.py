@@ -71,6 +71,8 @@ class World:
         self.met_a_task = 0
         """Stops that found a task when they took effect."""
         self.moves: list[Move] = []
+        self.changed_at: float | None = None
+        """When an instance changed first since this was last None."""
         self.ended = 0
         self._rng = Random(f"boot {seed}")
         self._queue: deque[Task] = deque()
@@ -135,6 +137,7 @@ class World:
         unit = Unit(host, number, self._pids, self.now, boot_s)
         self.units[host, number] = unit
         self.starts += 1
+        self._note_change()
         self._note_move(1)
         self.clock.after(COMMAND_S + boot_s, partial(self._on_ready, unit))
 
@@ -161,6 +164,7 @@ class World:
         if unit.drain is None:
             self.drains += 1
             self.slipped_in += unit.task is not None
+            self._note_change()
         unit.begin_drain(self.now, for_s=LEASE_S)
         self._idle.pop(unit, None)
         self.clock.after(LEASE_S, partial(self._on_lease, unit))
@@ -192,6 +196,7 @@ class World:
     def _on_ready(self, unit: Unit) -> None:
         if unit.stopping_at is None:
             unit.become_ready(self.now)
+            self._note_change()
             self._idle[unit] = None
             self._hand_out()
 
@@ -201,6 +206,7 @@ class World:
             del self._idle[unit]
             task = self._queue.popleft()
             unit.begin(self.now, task)
+            self._note_change()
             self.clock.after(task.service_s, partial(self._on_end, unit, unit.run))
 
     def _on_lease(self, unit: Unit) -> None:
@@ -209,6 +215,7 @@ class World:
 
     def _end_drain(self, unit: Unit) -> None:
         unit.end_drain(self.now)
+        self._note_change()
         if unit.takes_tasks:
             self._idle[unit] = None
             self._hand_out()
@@ -217,6 +224,7 @@ class World:
         if unit.task is None or unit.run != run:
             return
         unit.end(self.now)
+        self._note_change()
         self.ended += 1
         if unit.stopping_at is not None:
             self.clock.after(EXIT_S, partial(self._remove, unit))
@@ -229,6 +237,7 @@ class World:
         if unit.stopping_at is not None:
             return
         unit.stopping_at = self.now
+        self._note_change()
         self._idle.pop(unit, None)
         if unit.task is None:
             self.clock.after(EXIT_S, partial(self._remove, unit))
@@ -246,6 +255,7 @@ class World:
 
     def _remove(self, unit: Unit) -> None:
         self._unit_seconds += self.now - unit.asked_at
+        self._note_change()
         del self.units[unit.host, unit.number]
 
     def _lose(self, what: tuple[Loss, str], change: int) -> None:
@@ -254,6 +264,10 @@ class World:
     def _reach(self, host: str) -> None:
         if self.is_lost(Loss.HOST, host):
             raise UnreachableError(f"{host} does not answer")
+
+    def _note_change(self) -> None:
+        if self.changed_at is None:
+            self.changed_at = self.now
 
     def _note_move(self, change: int) -> None:
         """Those of one moment and direction count as one."""

@@ -61,8 +61,10 @@ log = logging.getLogger(__name__)
 #: one action, 20 s each at most), so it would be a defect; systemd's watchdog then decides.
 _TURN_TIMEOUT_S = 50.0
 #: Shortest time in seconds from one turn to the next, however much news there is.
-_SHORTEST_INTERVAL_S = 0.5
-#: Share of a processor that turns may take for the sake of news. A small fleet's take milliseconds.
+SHORTEST_INTERVAL_S = 0.5
+#: The same for what is due: a proof that is complete, or one reading too many.
+SHORTEST_WAIT_S = 0.25
+#: Share of a processor that turns may take for the sake of either: milliseconds in a small fleet.
 _NEWS_SHARE = 0.025
 #: Seconds in which every host should have been heard of, or not, before the first turn: else what
 #: runs on the others would be taken for the whole fleet.
@@ -256,12 +258,15 @@ class Daemon:
             self._tell(outcome, first=first)
             self._metrics.turned(time.monotonic() - started_at)
             first = False
-            await self._rest(started_at, worked_s=time.process_time() - worked_s)
+            await self._rest(started_at, outcome.due_at, worked_s=time.process_time() - worked_s)
 
-    async def _rest(self, started_at: float, *, worked_s: float) -> None:
-        """Until the interval is over, or a host has news and the last turn is long enough ago."""
+    async def _rest(self, started_at: float, due_at: float | None, *, worked_s: float) -> None:
+        """Until the interval is over, or something is due or a host has news; not too often."""
         latest = started_at + self._settings.scaler.interval_s
-        earliest = started_at + max(_SHORTEST_INTERVAL_S, worked_s / _NEWS_SHARE)
+        share_s = worked_s / _NEWS_SHARE
+        if due_at is not None:
+            latest = min(latest, max(started_at + max(SHORTEST_WAIT_S, share_s), due_at))
+        earliest = started_at + max(SHORTEST_INTERVAL_S, share_s)
         for event, until in ((self._stop, min(earliest, latest)), (self._news, latest)):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):

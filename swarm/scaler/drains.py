@@ -26,7 +26,7 @@ from swarm.scaler.model import (
 PROOF_GAP_S = 2.0
 #: Seconds after which it is asked for the second one: an answer that took a little longer than the
 #: next one must not make them too close.
-_ASK_AGAIN_S = 2.25
+_ASK_AGAIN_S = 2.1
 #: Seconds after which a drain is renewed. The instance ends it after 60 s (`swarm.worker.drain`); a
 #: command takes 20 at most, so two may fail.
 RENEW_S = 20.0
@@ -142,6 +142,28 @@ def is_due(instance: Instance, proof: Proof | None, now: float) -> bool:
     # What speaks against a stop is not gone in a moment, or it never will be.
     is_open = _holds(proof.last) and not is_proved(instance, proof, now)
     return is_open and now - proof.asked_at >= _ASK_AGAIN_S
+
+
+def due_at(
+    proofs: Proofs, readings: Mapping[InstanceKey, DrainReading], *, now: float
+) -> float | None:
+    """When the first of those that drain is to be asked again, or stopped.
+
+    `readings` are those of the turn that began at `now`. None when nothing waits for a moment;
+    later than `now` unless one of them completes a proof.
+    """
+    moments = []
+    for key, reading in readings.items():
+        proof = proofs.get(key)
+        first = reading if proof is None else proof.after(reading, now).first
+        if _holds(reading):
+            is_complete = reading.at - first.at >= PROOF_GAP_S
+            moments.append(now if is_complete else now + _ASK_AGAIN_S)
+    for key, proof in proofs.items():
+        is_open = _holds(proof.last) and proof.last.at - proof.first.at < PROOF_GAP_S
+        if key not in readings and is_open and proof.asked_at + _ASK_AGAIN_S > now:
+            moments.append(proof.asked_at + _ASK_AGAIN_S)
+    return min(moments, default=None)
 
 
 def is_idle(instance: Instance) -> bool:

@@ -458,3 +458,6 @@ class Outcome:
     """What limited the plan: no room, hosts left out."""
     overdue: Mapping[InstanceKey, str] = field(default_factory=dict)
     """Instances that drain for longer than any task may take, and why they were not stopped."""
+    due_at: float | None = None
+    """When the next turn has something to do whatever the interval is: ask again what drains, stop
+    what has proved itself, drain what is still too many. None when nothing waits for a moment."""

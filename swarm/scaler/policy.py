@@ -44,6 +44,17 @@ def confirmed_down(brokers: Mapping[str, BrokerCondition], confirm_down_s: float
     )
 
 
+def is_surplus_in_the_next_turn(decision: Decision) -> bool:
+    """Whether all that keeps some of the pool is that only this turn knew them too many."""
+    return (
+        decision.cause in {Cause.ENOUGH, Cause.STABILISING}
+        and decision.basis is not None
+        and decision.basis.reckoning is not None
+        and decision.basis.reckoning.keep < decision.running
+        and decision.basis.inputs.drainable > 0
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """What one pool's decision is made of."""

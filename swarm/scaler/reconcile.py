@@ -121,7 +121,16 @@ class Reconciler:
         results = await asyncio.gather(*(self._act(action) for action in plan.actions))
         self._remember_starts(now, plan.actions)
         self._remember_answers(now, results)
-        return Outcome(observation, decisions, tuple(results), plan.notes, dict(plan.overdue))
+        return Outcome(
+            observation,
+            decisions,
+            tuple(results),
+            plan.notes,
+            dict(plan.overdue),
+            due_at=now
+            if any(map(policy.is_surplus_in_the_next_turn, decisions.values()))
+            else drains.due_at(self._proofs, self._readings, now=now),
+        )
 
     def _decide(
         self,

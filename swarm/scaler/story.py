@@ -32,6 +32,15 @@ _VERBS = {
     Stop: "stop",
 }
 _HOLDING = {Cause.QUEUE_UNKNOWN, Cause.BROKER_DOWN, Cause.HOST_AWAY, Cause.UNREPORTED}
+#: Under a lively load a pool is at one of these between any two steps: no news but after trouble.
+_CALM = {Cause.ENOUGH, Cause.STABILISING, Cause.NOT_IDLE}
+#: What a calm turn is told after: it says that this is over.
+_TROUBLED = _HOLDING | {
+    Cause.BLIND,
+    Cause.WARMING_UP,
+    Cause.STARTS_PAUSED,
+    Cause.STOPS_PAUSED,
+}
 
 
 class Narrator:
@@ -40,7 +49,7 @@ class Narrator:
     def __init__(self, *, dry_run: bool = False) -> None:
         self._dry_run = dry_run
         self._would: set[tuple[str, str]] = set()
-        self._told: dict[str, tuple[object, ...]] = {}
+        self._told: dict[str, Decision] = {}
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
         self._down: frozenset[str] = frozenset()
@@ -53,15 +62,22 @@ class Narrator:
         yield from self._host_lines(outcome.observation)
         yield from self._instance_lines(outcome)
         for name, decision in outcome.decisions.items():
-            gist = _gist(decision)
-            if self._told.get(name) != gist:
+            if self._is_news(name, decision):
                 yield decision.cause in _HOLDING, describe(decision)
-            self._told[name] = gist
+                self._told[name] = decision
         for note in outcome.notes:
             if _without_counts(note) not in self._notes:
                 yield False, note
         self._notes = frozenset(map(_without_counts, outcome.notes))
         yield from self._action_lines(outcome.results)
+
+    def _is_news(self, name: str, decision: Decision) -> bool:
+        told = self._told.get(name)
+        if told is None:
+            return True
+        if decision.direction is Direction.HOLD and decision.cause in _CALM:
+            return told.cause in _TROUBLED
+        return _gist(told) != _gist(decision)
 
     def _broker_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
         """That a broker does not answer, or does again, the view tells as soon as it knows."""

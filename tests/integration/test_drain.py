@@ -147,19 +147,20 @@ def test_what_is_being_taken_as_the_drain_begins_is_done_and_reported(
     later = delivery.send("note", "later")
     with delivery.stage.redis.connect() as redis:
         wait_until(lambda: redis.info("clients")["blocked_clients"] == 0, what="the ring passed on")
-        # From now on the broker does nothing that writes, for so many milliseconds.
-        redis.client_pause(2500, all=False)
+        # From now on the broker does nothing that writes, until it is told or 10 s are over.
+        redis.client_pause(10_000, all=False)
         tell(worker, "undrain")
         wait_until(
             lambda: any(
                 client["cmd"] == "evalsha" and "b" in client["flags"]
                 for client in redis.client_list()
             ),
-            timeout_s=2,
+            timeout_s=8,
             what="the question for messages",
         )
-    told = tell(worker, "drain")
-    assert (told["state"], delivery.runs()) == ("stopping", []), "the broker has been asked"
+        told = tell(worker, "drain")
+        assert (told["state"], delivery.runs()) == ("stopping", []), "the broker has been asked"
+        redis.client_unpause()
     wait_until(delivery.runs, timeout_s=5, what="what was taken")
     assert tell(worker, "state") == {**told, "id": "state"}
     wait_drained(worker)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.builders import make_cgroups
 from tests.integration.flower_process import Flower
 from tests.integration.scaler_process import Start
 from tests.integration.stage import Stage
@@ -141,8 +142,11 @@ def test_hosts_come_and_go_with_the_configuration(
 
 
 def instance_of(worker: WorkerProcess, systemctl: StubSystemctl, unit: str) -> None:
-    """Let systemd show it as one that runs."""
-    systemctl.add(unit, main_pid=worker.process.pid)
+    """Let systemd show it as one that runs, with its processes in a cgroup of its own."""
+    main = psutil.Process(worker.process.pid)
+    family = [process.pid for process in (main, *main.children(recursive=True))]
+    make_cgroups(systemctl.state.parent / "cgroups", f"/{unit}", *family)
+    systemctl.add(unit, main_pid=main.pid, control_group=f"/{unit}")
 
 
 def calls(stage: Stage) -> Counter[str]:

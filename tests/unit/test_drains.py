@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from swarm.scaler import drains
-from swarm.scaler.drains import Proof, gather, is_due, is_proved, overdue, returners, victims
+from swarm.scaler.drains import (
+    Proof,
+    due_at,
+    gather,
+    is_due,
+    is_proved,
+    overdue,
+    returners,
+    victims,
+)
 from swarm.scaler.model import DrainReading, Instance, Unknown
 from swarm.witness import Witness
 from swarm.worker.drain import LEASE_S
@@ -166,8 +175,8 @@ class TestGathering:
         (DRAINED, None, True),
         (BUSY, None, True),
         # The second reading.
-        (DRAINED, proof(read(50.0), asked_at=NOW - 2.2), False),
-        (DRAINED, proof(read(50.0), asked_at=NOW - 2.3), True),
+        (DRAINED, proof(read(50.0), asked_at=NOW - 2.05), False),
+        (DRAINED, proof(read(50.0), asked_at=NOW - 2.15), True),
         # It has proved all, and waits for its stop.
         (DRAINED, proof(read(50.0), read(52.0), asked_at=NOW - 19.9), False),
         (DRAINED, proof(read(50.0), read(52.0), asked_at=NOW - 20.0), True),
@@ -250,3 +259,30 @@ def test_a_drain_that_outlives_every_task_is_told_with_what_holds_it(
     instance: Instance, found: Proof | None, why: str | None
 ) -> None:
     assert overdue(instance, found, limit_s=300.0, now=NOW) == why
+
+
+def test_a_turn_is_due_when_a_second_reading_can_prove_it_and_at_once_when_one_has() -> None:
+    first, second = read(50.0), read(52.1)
+    [(key, _)] = proofs = [(DRAINED.key, proof(first))]
+    began = due_at({}, {key: first}, now=NOW)
+    assert began is not None
+    assert drains.PROOF_GAP_S < began - NOW < drains.PROOF_GAP_S + 0.5
+    waits = Proof(first, first, NOW - 1.0, 0)
+    assert due_at({key: waits}, {}, now=NOW) == pytest.approx(began - 1.0)
+    assert due_at(dict(proofs), {key: second}, now=NOW) == NOW
+    assert due_at(dict(proofs), {key: read(51.0)}, now=NOW) == began, "too close: once more"
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [read(52.1, is_idle=False), read(52.1, witness=None), read(52.1, witness=seen(renderers=1))],
+    ids=["has a task", "unseen", "a page is open"],
+)
+def test_no_turn_is_due_for_what_may_last(reading: DrainReading) -> None:
+    assert due_at({DRAINED.key: proof(read(50.0))}, {DRAINED.key: reading}, now=NOW) is None
+
+
+def test_no_turn_is_due_twice_for_a_moment_that_has_passed() -> None:
+    old = Proof(read(50.0), read(50.0), NOW - 5.0, 0)
+    assert due_at({DRAINED.key: old}, {}, now=NOW) is None
+    assert due_at({DRAINED.key: proof(read(50.0), read(52.0))}, {}, now=NOW) is None

@@ -52,8 +52,8 @@ class World:
         fields = {"idle_for_s": 600, "state_for_s": 600, **fields}
         self.hosts[host].add("browser", number, InstanceState.IDLE, **fields)
 
-    async def turn(self) -> Outcome:
-        self.now += 2
+    async def turn(self, after_s: float = 2.0) -> Outcome:
+        self.now += after_s
         return await self.reconciler.turn(self.now, at=AT)
 
     def actions(self, outcome: Outcome) -> list[Action]:
@@ -99,6 +99,35 @@ async def test_what_is_too_many_is_drained_and_stopped_after_two_readings() -> N
     for _ in range(50):
         await world.turn()
     assert [number for _, number in world.hosts["h1"].instances] == [1]
+
+
+async def test_turns_that_come_when_they_are_due_stop_it_soon() -> None:
+    world = World()
+    for number in (1, 2):
+        world.idle("h1", number)
+    await world.turn()
+    outcome = await world.turn()
+    assert [type(action) for action in world.actions(outcome)] == [Drain]
+    began = world.now
+    while not world.stops:
+        assert outcome.due_at is not None
+        outcome = await world.turn(max(0.25, outcome.due_at - world.now))
+    assert world.now - began < 3.0
+    assert (await world.turn()).due_at is None
+
+
+async def test_what_only_this_turn_knows_to_be_too_many_is_due_at_once() -> None:
+    world = World(browser=1)
+    world.idle("h1", 1)
+    for _ in range(3):
+        assert (await world.turn()).due_at is None, "one is kept"
+    world.idle("h1", 2)
+    world.queues.lengths["browser"] = 0
+    due = []
+    while not world.draining:
+        due.append((await world.turn(0.25)).due_at == world.now)
+    assert due[-1] is False, "it drains, and is due later"
+    assert any(due)
 
 
 async def drained(world: World) -> None:

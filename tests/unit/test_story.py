@@ -81,6 +81,14 @@ def test_a_pile_that_grows_and_shrinks_before_full_hosts_is_said_once() -> None:
     assert told([blocked(5), outcome(grown)])[1] == [(False, "browser: up 6 -> 9 (waiting)")]
 
 
+def test_what_lies_between_two_steps_is_no_news_but_after_trouble() -> None:
+    keeps = Decision("browser", Direction.HOLD, 5, 5, 3, Cause.STABILISING, "5 worth keeping")
+    enough = Decision("browser", Direction.HOLD, 5, 5, 5, Cause.ENOUGH, "as many as needed")
+    full = Decision("browser", Direction.HOLD, 5, 5, 9, Cause.AT_LIMIT, "9 waiting", "max 5")
+    lines = told(map(outcome, (UP, keeps, enough, full, keeps, full, HELD, keeps, enough, full)))
+    assert [len(each) for each in lines] == [1, 0, 0, 1, 0, 0, 1, 1, 0, 1]
+
+
 def test_two_equal_steps_are_both_said() -> None:
     first = Decision("browser", Direction.DOWN, 4, 3, 0, Cause.SURPLUS, "0 needed")
     hold = Decision("browser", Direction.HOLD, 3, 3, 0, Cause.SURPLUS, "waiting")
