@@ -39,6 +39,8 @@ class Usage:
 
     seconds: float
     cpu_s: float
+    waited_s: float
+    """How long its loop could have gone on and had no processor: other processes had them."""
     rss_mb: float
     """The most it had."""
     buckets: Mapping[float, float]
@@ -91,14 +93,15 @@ class Daemon:
     def watch(self, seconds: float) -> Usage:
         """Look on for so long."""
         before, began = self._turns(), time.monotonic()
-        cpu_s = self._cpu_s()
+        cpu_s, waited_s = self._cpu_s(), self._waited_s()
         rss = [self._process.memory_info().rss]
         while time.monotonic() < began + seconds:
             time.sleep(_SAMPLE_S)
             rss.append(self._process.memory_info().rss)
-        passed, cpu_s = time.monotonic() - began, self._cpu_s() - cpu_s
+        passed = time.monotonic() - began
+        cpu_s, waited_s = self._cpu_s() - cpu_s, self._waited_s() - waited_s
         turns = {upto: count - before[upto] for upto, count in self._turns().items()}
-        return Usage(passed, cpu_s, max(rss) / 1e6, turns)
+        return Usage(passed, cpu_s, waited_s, max(rss) / 1e6, turns)
 
     def scrape(self, stop: threading.Event) -> None:
         """Do what Prometheus does with it, which has another try when it gets no answer."""
@@ -110,6 +113,11 @@ class Daemon:
     def _cpu_s(self) -> float:
         used = self._process.cpu_times()
         return float(used.user + used.system)
+
+    def _waited_s(self) -> float:
+        # Of the main thread, which has the loop: time on a processor, time waiting for one, in ns.
+        told = Path(f"/proc/{self._process.pid}/schedstat").read_text(encoding="ascii")
+        return int(told.split()[1]) / 1e9
 
     def _turns(self) -> dict[float, float]:
         return {float(upto): float(count) for upto, count in _BUCKET.findall(self._get("/metrics"))}

@@ -128,6 +128,7 @@ class _Stage:
             "turn_p50_ms": round(1000 * usage.turn_s(0.5), 1),
             "turn_p95_ms": round(1000 * usage.turn_s(0.95), 1),
             "cpu_percent": round(usage.cpu_percent, 2),
+            "cpu_wait_percent": round(100 * usage.waited_s / usage.seconds, 1),
             "rss_mb": round(usage.rss_mb, 1),
             "ssh_bytes_per_s": round(carried / usage.seconds),
         }

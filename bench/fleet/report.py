@@ -16,8 +16,8 @@ def render(scales: Iterable[Mapping[str, Any]]) -> str:
     """In Markdown."""
     scales = list(scales)
     rows = [
-        "| hosts | instances | | turn p50, p95 ms | CPU % | RSS MB | SSH kB/s |",
-        "| ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+        "| hosts | instances | | turn p50, p95 ms | CPU % | CPU wait % | RSS MB | SSH kB/s |",
+        "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for figures in scales:
         for name, words in _CONDITIONS.items():
@@ -25,7 +25,8 @@ def render(scales: Iterable[Mapping[str, Any]]) -> str:
             rows.append(
                 f"| {figures['hosts']:,} | {figures['instances']:,} | {words} "
                 f"| {seen['turn_p50_ms']:.0f}, {seen['turn_p95_ms']:.0f} "
-                f"| {seen['cpu_percent']:.1f} | {seen['rss_mb']:.0f} "
+                f"| {seen['cpu_percent']:.1f} | {seen['cpu_wait_percent']:.1f} "
+                f"| {seen['rss_mb']:.0f} "
                 f"| {seen['ssh_bytes_per_s'] / 1000:.1f} |"
             )
     rows += [
