@@ -83,9 +83,10 @@ class Host:
         return len(self._units)
 
     @property
-    def draining(self) -> int:
+    def idle(self) -> int:
+        """Instances without a task, whether they drain or wait for one."""
         words = (unit.word for unit in self._units.values())
-        return sum(word is not None and word.drain is not None for word in words)
+        return sum(word is not None and not word.active for word in words)
 
     def look(self) -> list[dict[str, Any]]:
         """Every unit, in systemd's own words."""
@@ -174,10 +175,11 @@ class Host:
         return self._told(unit)
 
     def _undrain(self, number: int) -> dict[str, Any]:
+        """It consumes again, and takes a task."""
         unit = self._unit(number)
         if unit.word is not None and unit.word.drain is not None:
             unit.sequence += 1
-            unit.say(drain=None)
+            unit.say(drain=None, active=1, idle_since=None)
         return self._told(unit)
 
     def _lapse(self, unit: _Unit) -> None:

@@ -37,7 +37,7 @@ class Count:
     wrong: tuple[str, ...]
     """Commands that must not come."""
     running: int
-    draining: int
+    idle: int
 
 
 class Fleet:
@@ -81,7 +81,7 @@ class Fleet:
             sum(each.stopped for each in counts),
             tuple(words for each in counts for words in each.wrong),
             sum(each.running for each in counts),
-            sum(each.draining for each in counts),
+            sum(each.idle for each in counts),
         )
 
     def carried(self) -> int:
@@ -228,7 +228,7 @@ class _Hosts:
             sum(host.stopped for host in hosts),
             tuple(words for host in hosts for words in host.wrong),
             sum(host.running for host in hosts),
-            sum(host.draining for host in hosts),
+            sum(host.idle for host in hosts),
         )
 
     async def _carried(self) -> int:
