@@ -167,6 +167,14 @@ bench-scaler: setup ## The scaler's policy on a virtual clock against KEDA's def
 bench-fleet: setup ## The scaler's daemon over SSH to HOSTS=1000 simulated hosts: CPU, memory, turns, a burst
 	@$(BIN)/python -m bench.fleet --hosts $(HOSTS) $(BENCH_ARGS)
 
+.PHONY: bench-reaction
+bench-reaction: setup lab ## After demo or molecule, on their lab: time from a burst to starts and tasks
+	@$(BIN)/python -m bench.reaction $(BENCH_ARGS)
+
+.PHONY: bench-scale-downs
+bench-scale-downs: setup lab ## On the same lab, 500 scale-downs under load: tasks interrupted; takes long
+	@$(BIN)/python -m bench.scale_downs $(BENCH_ARGS)
+
 .PHONY: bench-throughput
 bench-throughput: setup $(CRAWLEE) ## Pages a second by pool mode, against a raw loop, stock Celery and Crawlee
 	@$(BIN)/python -m bench.throughput $(BENCH_ARGS)

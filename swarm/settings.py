@@ -193,7 +193,7 @@ class ScalerSettings(_Section):
     """Starts of a pool in `scale_up_period_s`, or as many as run already if those are more."""
     host_starts_at_once: int = Field(default=10, ge=1)
     """Instances that may be starting on one host at the same time: browsers that start together
-    share its processors."""
+    share its processors. With more of them than processors all are ready late, and none sooner."""
     command_timeout_s: float = Field(default=10.0, gt=0, le=20)
     """Seconds one command on a host may take before the host counts as unknown."""
     unseen_counts_s: float = Field(default=300.0, ge=0)
