@@ -47,7 +47,7 @@ CRAWLEE := .cache/crawlee/.installed
 help: ## List the entry points
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z][a-z-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: packages $(NGINX) $(SQUID) $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
