@@ -21,6 +21,8 @@ SEED ?=
 BROKERS ?= 1
 # What kombu's and Celery's own tests run over: ours or stock.
 DELIVERY ?= ours
+# How many hosts `make bench-fleet` simulates at most.
+HOSTS ?= 1000
 # For example --seconds 240, --rounds 3.
 BENCH_ARGS ?=
 # For example --ask-vault-pass.
@@ -45,7 +47,7 @@ CRAWLEE := .cache/crawlee/.installed
 help: ## List the entry points
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z][a-z-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: packages $(NGINX) $(SQUID) $(VENV)/.installed ## Install what the rest needs: Debian packages, Python packages in .venv
@@ -160,6 +162,10 @@ bench-dispatch: setup ## Tasks a second and time to a task's start, against stoc
 .PHONY: bench-scaler
 bench-scaler: setup ## The scaler's policy on a virtual clock against KEDA's defaults and an exact count
 	@$(BIN)/python -m bench.simulation $(BENCH_ARGS)
+
+.PHONY: bench-fleet
+bench-fleet: setup ## The scaler's daemon over SSH to HOSTS=1000 simulated hosts: CPU, memory, turns, a burst
+	@$(BIN)/python -m bench.fleet --hosts $(HOSTS) $(BENCH_ARGS)
 
 .PHONY: bench-reaction
 bench-reaction: setup lab ## After demo or molecule, on their lab: time from a burst to starts and tasks

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import yaml
 
-from bench import fleet as fleets
-from bench.fleet import HOST, REPOSITORY, TIMEOUT_S
+from bench import processes
 from bench.page import CHROMIUM, ELEMENTS, payload
+from bench.processes import HOST, REPOSITORY, TIMEOUT_S
 from bench.producer import Producer, producer
 from bench.unprivileged import can_sandbox
 from swarm.browse.chromium import ARGUMENTS
@@ -79,7 +79,7 @@ def instance(
     }
     words = [sys.executable, "-m", "bench.instance", "--events", "off"]
     with (
-        fleets.told_ready(words, environ, directory) as process,
+        processes.told_ready(words, environ, directory) as process,
         producer("bench.instance", "app", environ) as ours,
     ):
         yield Contestant(process.pid, partial(_submit, ours, "browser.run", [payload(url)]))
@@ -128,10 +128,10 @@ def stock(concurrency: int, url: str, *, redis_url: str, directory: Path) -> Ite
     directory.mkdir()
     arguments = [url, str(directory / "picture.png"), list(ARGUMENTS)]
     with (
-        fleets.stock_worker(
+        processes.stock_worker(
             redis_url, directory / "log", app="browsing", concurrency=concurrency
         ) as process,
-        producer("bench.stock", "browsing", fleets.stock_environ(redis_url)) as others,
+        producer("bench.stock", "browsing", processes.stock_environ(redis_url)) as others,
     ):
         yield Contestant(process.pid, partial(_submit, others, "browser.picture", arguments))
 

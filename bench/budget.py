@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bench.fleet import TIMEOUT_S, Fleet, redis_server, tell_to_stop
+from bench.processes import TIMEOUT_S, Fleet, redis_server, tell_to_stop
 from lab.hosted import HostedRedis, make_certificates
 from swarm.brokers import Brokers, parse_broker
 from swarm.celery_app import celery_configuration

@@ -28,10 +28,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench import fleet as fleets
-from bench import instance
+from bench import instance, processes
 from bench.counted import CountedRedis, counted_redis, inside_scripts, show, total
-from bench.fleet import TIMEOUT_S, Fleet, Process
+from bench.processes import TIMEOUT_S, Fleet, Process
 from bench.producer import producer
 from bench.proxy import Counts, difference
 
@@ -92,12 +91,12 @@ def measure_rest(directory: Path, plan: Plan) -> Rest:
         instances = {
             number: enter(fleet.instance(ours.url(name), number)) for number, name in names.items()
         }
-        processes = [
+        parties = [
             *instances.values(),
             enter(fleet.flower(ours.url(FLOWER))),
             # Flower's live view needs -E, as our instances have it.
-            enter(fleets.stock_worker(others.url(FIRST), directory / "stock.log", "-E")),
-            enter(fleets.stock_flower(others.url(FLOWER), directory / "stock-flower.log")),
+            enter(processes.stock_worker(others.url(FIRST), directory / "stock.log", "-E")),
+            enter(processes.stock_flower(others.url(FLOWER), directory / "stock-flower.log")),
             enter(fleet.scaler(ours.url(SCALER), instances)),
         ]
         time.sleep(plan.warm_up_s)
@@ -106,7 +105,7 @@ def measure_rest(directory: Path, plan: Plan) -> Rest:
         time.sleep(plan.window_s)
         after = ours.proxy.counts(), others.proxy.counts()
         seconds = time.monotonic() - started
-        fleets.tell_to_stop(processes)
+        processes.tell_to_stop(parties)
     return Rest(seconds, difference(after[0], before[0]), difference(after[1], before[1]))
 
 
@@ -124,7 +123,7 @@ class TaskCosts:
         self._stock_at_rest = rest.stock[FIRST].total() / rest.seconds
         self._fleet = Fleet.configure(directory / "fleet")
         self._environ = self._fleet.environ(self._ours.url(PRODUCER))
-        stock_environ = fleets.stock_environ(self._others.url(PRODUCER))
+        stock_environ = processes.stock_environ(self._others.url(PRODUCER))
         enter = stack.enter_context
         self._producer = enter(producer("bench.instance", "app", self._environ))
         self._stock_producer = enter(producer("bench.stock", "defaults", stock_environ))
@@ -161,7 +160,7 @@ class TaskCosts:
                 tasks=self._plan.one_shots,
             )
             figures = {"one_shot_per_task": one_shot, **self._long_task()}
-            fleets.tell_to_stop([worker, stock_worker])
+            processes.tell_to_stop([worker, stock_worker])
         return figures
 
     def _long_task(self) -> dict[str, float]:
@@ -188,7 +187,7 @@ class TaskCosts:
             subprocess.run(words, check=True, env=self._environ, stdout=subprocess.DEVNULL)
 
     def _stock_worker(self) -> AbstractContextManager[Process]:
-        return fleets.stock_worker(self._others.url(FIRST), self._directory / "stock.log")
+        return processes.stock_worker(self._others.url(FIRST), self._directory / "stock.log")
 
     def _count(
         self,

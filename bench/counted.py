@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from bench import fleet as fleets
+from bench import processes
 from bench.proxy import CountingProxy, Counts
 from tests.loopback import PASSWORD
 
@@ -44,7 +44,7 @@ class CountedRedis:
 def counted_redis(directory: Path, *parties: str) -> Iterator[CountedRedis]:
     """Started, with a port for each party."""
     with (
-        fleets.redis_server(directory) as server,
+        processes.redis_server(directory) as server,
         server.connect() as direct,
         CountingProxy(server.port, parties) as proxy,
     ):

@@ -19,8 +19,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from bench import browsers, unprivileged
-from bench import fleet as fleets
+from bench import browsers, processes, unprivileged
 from bench.browsers import Contestant
 from bench.page import page_server
 from bench.trees import PeakMemory
@@ -72,7 +71,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="swarm-bench-") as name,
         page_server() as url,
-        fleets.redis_server(Path(name, "redis")) as redis,
+        processes.redis_server(Path(name, "redis")) as redis,
     ):
         everybody = starters(Path(name), url, redis.url)
         for at_once in options.at_once:

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench import fleet as fleets
-from bench.fleet import TIMEOUT_S, Fleet, Process
+from bench import processes
+from bench.processes import TIMEOUT_S, Fleet, Process
 from bench.producer import Producer, producer
 
 #: Seconds between two single tasks: the worker waits again when the next one comes.
@@ -101,8 +101,8 @@ def stop_s(worker: Process) -> float:
 def make_sides(directory: Path, stack: ExitStack) -> tuple[Side, ...]:
     """Both with their Redis and a producer that lives on."""
     enter = stack.enter_context
-    ours = enter(fleets.redis_server(directory / "redis")).url
-    others = enter(fleets.redis_server(directory / "stock-redis")).url
+    ours = enter(processes.redis_server(directory / "redis")).url
+    others = enter(processes.redis_server(directory / "stock-redis")).url
     fleet = Fleet.configure(directory / "fleet")
     log = directory / "stock.log"
     words = ("--without-gossip", "--without-mingle")
@@ -114,8 +114,8 @@ def make_sides(directory: Path, stack: ExitStack) -> tuple[Side, ...]:
         ),
         Side(
             "stock_",
-            enter(producer("bench.stock", "careful", fleets.stock_environ(others))),
-            lambda: fleets.stock_worker(others, log, *words, app="careful"),
+            enter(producer("bench.stock", "careful", processes.stock_environ(others))),
+            lambda: processes.stock_worker(others, log, *words, app="careful"),
         ),
     )
 

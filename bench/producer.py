@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from bench.fleet import REPOSITORY, TIMEOUT_S
+from bench.processes import REPOSITORY, TIMEOUT_S
 
 
 class Producer:

@@ -21,8 +21,7 @@ from statistics import mean
 
 import psutil
 
-from bench import browsers, unprivileged
-from bench import fleet as fleets
+from bench import browsers, processes, unprivileged
 from bench.page import page_server
 from bench.trees import pss_mb
 
@@ -59,7 +58,7 @@ def soak(directory: Path, tasks: int) -> dict[str, float]:
     failures: list[str] = []
     done = 0
     begun = time.monotonic()
-    with page_server() as url, fleets.redis_server(directory / "redis") as redis:
+    with page_server() as url, processes.redis_server(directory / "redis") as redis:
         place = directory / "threads"
         with browsers.instance(
             "threads", _AT_ONCE, url, redis_url=redis.url, directory=place
@@ -88,10 +87,10 @@ def soak(directory: Path, tasks: int) -> dict[str, float]:
     }
 
 
-def _orphans(processes: set[psutil.Process]) -> list[psutil.Process]:
+def _orphans(started: set[psutil.Process]) -> list[psutil.Process]:
     """Those that do not end; what only waits for its parent to take note has ended."""
     orphans = []
-    for process in psutil.wait_procs(processes, timeout=_END_S)[1]:
+    for process in psutil.wait_procs(started, timeout=_END_S)[1]:
         with suppress(psutil.NoSuchProcess):
             if process.status() != psutil.STATUS_ZOMBIE:
                 print(f"left behind: {process}")

@@ -26,8 +26,7 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
-from bench import browsers, unprivileged
-from bench import fleet as fleets
+from bench import browsers, processes, unprivileged
 from bench.browsers import Contestant, Mode
 from bench.page import page_server
 from bench.trees import CpuClock
@@ -65,7 +64,7 @@ def start_all(directory: Path, stack: ExitStack) -> dict[str, Contestant]:
     """Everybody who takes part, by name."""
     enter = stack.enter_context
     url = enter(page_server())
-    redis_url = enter(fleets.redis_server(directory / "redis")).url
+    redis_url = enter(processes.redis_server(directory / "redis")).url
     contestants = {
         "raw": enter(browsers.raw(_RAW_AT_ONCE, url, directory=directory / "raw")),
         "crawlee": enter(browsers.crawlee(_RAW_AT_ONCE, url, directory=directory / "crawlee")),

@@ -80,9 +80,11 @@ def _waits(task_id: str, settings: Settings) -> bool:
 async def ask_hosts(task_id: str, settings: Settings) -> Sequence[Found]:
     """Have every instance of every host give the task up, at once."""
     from swarm.scaler.adapters.commands import make_runner
+    from swarm.scaler.adapters.known_hosts import KnownHosts
 
+    known_hosts = KnownHosts(settings.scaler.known_hosts)
     runners = {
-        name: make_runner(host, settings.scaler, os.environ)
+        name: make_runner(host, settings.scaler, os.environ, known_hosts=known_hosts)
         for name, host in settings.hosts.items()
     }
     try:

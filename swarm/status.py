@@ -102,6 +102,15 @@ class InstanceStatus:
             wrong = ", ".join(".".join(map(str, detail["loc"])) for detail in exc.errors())
             raise ValueError(f"status with wrong {wrong}") from exc
 
+    def document(self) -> dict[str, Any]:
+        """What its file holds."""
+        document = asdict(self)
+        # A scaler of an earlier release knows no such fields.
+        for name in ("paused", "requests", "drain"):
+            if document[name] is None:
+                del document[name]
+        return document
+
     def write(self, directory: Path) -> None:
         """Replace the file in one step, so that a reader never sees half of it.
 
@@ -110,12 +119,7 @@ class InstanceStatus:
         """
         target = directory / f"{self.pool}-{self.number}.json"
         scratch = target.with_suffix(f".{os.getpid()}.tmp")
-        document = asdict(self)
-        # A scaler of an earlier release knows no such fields.
-        for name in ("paused", "requests", "drain"):
-            if document[name] is None:
-                del document[name]
-        scratch.write_text(json.dumps(document), encoding="utf-8")
+        scratch.write_text(json.dumps(self.document()), encoding="utf-8")
         # The scaler's user reads it through swarm-unitctl, whatever the unit's umask.
         scratch.chmod(0o644)
         scratch.replace(target)

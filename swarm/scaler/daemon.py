@@ -36,6 +36,7 @@ from swarm.scaler.adapters.control_socket import ControlSocket, control_path
 from swarm.scaler.adapters.decision_log import DecisionLog
 from swarm.scaler.adapters.dry_run import DryRunUnits
 from swarm.scaler.adapters.flower import FlowerQueues
+from swarm.scaler.adapters.known_hosts import KnownHosts
 from swarm.scaler.adapters.lock import hold_lock
 from swarm.scaler.adapters.metrics import ScalerMetrics
 from swarm.scaler.adapters.order_book import OrderBook
@@ -116,6 +117,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
         self._config = ConfigFile(settings, environ)
+        self._known_hosts = KnownHosts(settings.scaler.known_hosts)
         self._handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
         self._orders = OrderBook(settings.scaler.data_directory / "orders.json")
         self._decisions = DecisionLog(settings.scaler.data_directory / "decisions.jsonl")
@@ -165,7 +167,13 @@ class Daemon:
     @asynccontextmanager
     async def _channel(self, name: str, host: HostSettings) -> AsyncIterator[WatchedUnits]:
         scaler = self._settings.scaler
-        runner = make_runner(host, scaler, self._environ, self._handshakes)
+        runner = make_runner(
+            host,
+            scaler,
+            self._environ,
+            known_hosts=self._known_hosts,
+            handshakes=self._handshakes,
+        )
         units = WatchedUnits(
             name, runner, report_max_age_s=scaler.report_max_age_s, on_news=self._news.set
         )
@@ -248,7 +256,8 @@ class Daemon:
             if gone := await hosts.tidy(outcome.observation):
                 log.info("left and empty: %s", ", ".join(sorted(gone)))
                 self._apply(hosts, reconciler)
-            self._tell(outcome, seconds=time.monotonic() - started_at, first=first)
+            self._tell(outcome, first=first)
+            self._metrics.turned(time.monotonic() - started_at)
             first = False
             due_at = None if outcome.due_at is None else started_at + outcome.due_at - now
             await self._rest(started_at, due_at, worked_s=time.process_time() - worked_s)
@@ -265,7 +274,7 @@ class Daemon:
                 async with asyncio.timeout_at(until):
                     await event.wait()
 
-    def _tell(self, outcome: Outcome, *, seconds: float, first: bool) -> None:
+    def _tell(self, outcome: Outcome, *, first: bool) -> None:
         for is_warning, sentence in self._narrator.lines(outcome):
             log.log(logging.WARNING if is_warning else logging.INFO, sentence)
         for finding in () if self._dry_run else self._aftermath.take(outcome):
@@ -275,7 +284,7 @@ class Daemon:
         orders = self._orders.standing()
         self._ages.saw(outcome, orders)
         self._control.saw(outcome)
-        self._metrics.show(outcome, seconds=seconds)
+        self._metrics.show(outcome)
         meters: dict[str, Meter] = {
             name: accounts.meter for name, accounts in self._accounts.items()
         }

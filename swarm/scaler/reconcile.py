@@ -7,7 +7,7 @@ what it finds. Nothing that fails here fails a turn: it becomes Unknown or an ac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -72,7 +72,7 @@ class Reconciler:
         self._reach = Reach(settings.pools)
         self._memories = {name: PoolMemory() for name in settings.pools}
         self._tallies = Tallies()
-        self._proofs: drains.Proofs = {}
+        self._proofs: dict[InstanceKey, drains.Proof] = {}
         self._readings: Mapping[InstanceKey, DrainReading] = {}
         self._asked_at = 0.0
         # Drains that an instance refused, starts of a pool that a host did, and when each did.
@@ -228,12 +228,16 @@ class Reconciler:
                 _, instances = self._last_seen[action.host]
                 self._last_seen[action.host] = (now, (*instances, started))
 
-    def _remember_answers(self, now: float, results: Iterable[ActionResult]) -> None:
+    def _remember_answers(self, now: float, results: Sequence[ActionResult]) -> None:
         """For the next turns; who refused to drain, or to start one, is left alone for a while."""
         self._asked_at = now
         self._readings = {
             result.action.key: result.reading for result in results if result.reading is not None
         }
+        for action in (result.action for result in results):
+            if isinstance(action, Undrain):
+                # Its status file may still say that it drains when it has a task already.
+                self._proofs.pop(action.key, None)
         for action in (result.action for result in results if result.error is not None):
             if isinstance(action, Drain):
                 self._refused[action.key] = now

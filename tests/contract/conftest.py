@@ -21,6 +21,7 @@ import pytest
 from lab.hosted import Certificates, make_certificates
 from swarm.delivery.intake import Intake
 from swarm.scaler.adapters.commands import SshRunner
+from swarm.scaler.adapters.known_hosts import KnownHosts
 from swarm.settings import HostSettings
 from swarm.worker.control import ControlServer
 from swarm.worker.drain import Drain, handlers
@@ -132,7 +133,8 @@ class SshHost:
         host = HostSettings.model_validate(
             {"address": "127.0.0.1", "port": port or self.port, "max_instances": 1}
         )
-        return SshRunner(host, key=self.key, known_hosts=self.known_hosts, timeout_s=timeout_s)
+        known_hosts = KnownHosts(self.known_hosts)
+        return SshRunner(host, key=self.key, known_hosts=known_hosts, timeout_s=timeout_s)
 
     async def _process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.commands.append(process.command)

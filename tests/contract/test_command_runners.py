@@ -166,6 +166,22 @@ async def test_a_host_with_another_key_is_refused(ssh_host: SshHost, runner: Ssh
     assert ssh_host.commands == []
 
 
+async def test_a_key_that_is_added_later_is_known_then(ssh_host: SshHost) -> None:
+    right = ssh_host.known_hosts.read_text(encoding="utf-8")
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+    runner = ssh_host.runner()
+    for wrong in (None, "", "nonsense\n", f"[127.0.0.1]:{ssh_host.port} {other}"):
+        ssh_host.known_hosts.unlink(missing_ok=True)
+        if wrong is not None:
+            ssh_host.known_hosts.write_text(wrong, encoding="utf-8")
+        with pytest.raises(CommandError, match="SSH: "):
+            await runner.run("list")
+    ssh_host.known_hosts.write_text(right, encoding="utf-8")
+    await runner.run("list")
+    await runner.close()
+    assert ssh_host.commands == ["list"]
+
+
 @pytest.mark.parametrize("content", [None, "", "nonsense\n", "[127.0.0.1]:1 ssh-ed25519 ???\n"])
 async def test_without_the_hosts_key_it_is_refused(
     ssh_host: SshHost, runner: SshRunner, content: str | None

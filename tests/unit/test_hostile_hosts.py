@@ -89,7 +89,7 @@ async def check(report: HostReport, what: str) -> None:
         if turn == 3:
             queues.lengths = {"browser": 0, "analysis": 0}
         outcome = await reconciler.turn(NOW + 2 + 2 * turn, at=AT)
-        metrics.show(outcome, seconds=0.1)
+        metrics.show(outcome)
         generate_latest(metrics.registry)
         snapshots.text(outcome, written_at=1.0)
         recorder.line(outcome, Orders(), AT)

@@ -19,7 +19,7 @@ from swarm.scaler.model import (
 )
 from swarm.witness import Witness
 from tests.builders import ANALYSIS, BROWSER, make_settings
-from tests.world import World
+from tests.world import SLOW, World
 
 
 async def test_a_turn_observes_decides_and_acts() -> None:
@@ -116,6 +116,22 @@ async def test_a_task_that_slipped_in_is_done_before_the_stop() -> None:
     for _ in range(5):
         await world.turn()
     assert world.stops == [Stop("h1", "browser", 2)]
+
+
+async def test_what_was_taken_back_is_not_stopped_on_what_it_proved_before() -> None:
+    """Its status file may be of a moment before: it still drains there."""
+    world = World(make_settings(scaler={**SLOW, "stabilisation_s": 0.0}))
+    await drained(world)
+    while not any(isinstance(action, Renew) for action in world.actions(await world.turn())):
+        pass
+    [was] = world.draining
+    world.queues.lengths["browser"] = 8
+    assert Undrain(*was.key) in world.actions(await world.turn(0.5))
+    world.queues.lengths["browser"] = 0
+    for _ in range(6):
+        world.hosts["h1"].instances["browser", was.number] = was
+        await world.turn(0.25)
+    assert world.stops == []
 
 
 async def test_a_drain_is_renewed_for_as_long_as_its_task_takes_and_no_oftener() -> None:

@@ -71,7 +71,7 @@ def test_the_gauges_follow_what_changes_of_a_host() -> None:
 
     def show(instances: list[Instance] | Unknown) -> None:
         made = Outcome(make_observation(0, instances), {"browser": DECISION})
-        metrics.show(made, seconds=0.2)
+        metrics.show(made)
 
     for _ in range(2):
         show([busy, idle])
@@ -86,14 +86,14 @@ def test_the_gauges_follow_what_changes_of_a_host() -> None:
     assert value(metrics, "instances", **labels, state="idle") == 1
     assert value(metrics, "host_up", host="h1") == 1
     without = replace(make_observation(0), hosts={})
-    metrics.show(Outcome(without, {"browser": DECISION}), seconds=0.2)
+    metrics.show(Outcome(without, {"browser": DECISION}))
     assert value(metrics, "instances", **labels, state="idle") is None
     assert value(metrics, "host_up", host="h1") is None
 
 
 def test_a_turn_becomes_metrics() -> None:
     metrics = ScalerMetrics(make_settings())
-    metrics.show(outcome(), seconds=0.2)
+    metrics.show(outcome())
     assert value(metrics, "queue_waiting", pool="browser") == 120
     assert value(metrics, "instances_desired", pool="browser") == 4
     assert value(metrics, "instances_wanted", pool="browser") == 9
@@ -105,7 +105,16 @@ def test_a_turn_becomes_metrics() -> None:
     assert value(metrics, "actions_total", **started) == 1
     stopped = {"pool": "browser", "host": "h2", "verb": "stop", "result": "failed"}
     assert value(metrics, "actions_total", **stopped) == 1
-    assert value(metrics, "turn_seconds_count") == 1
+
+
+def test_turns_are_told_apart_by_a_quarter_of_their_time() -> None:
+    metrics = ScalerMetrics(make_settings())
+    for seconds in (0.041, 0.049, 0.052, 49.0):
+        metrics.turned(seconds)
+    assert value(metrics, "turn_seconds_bucket", le="0.04") == 0
+    assert value(metrics, "turn_seconds_bucket", le="0.05") == 2
+    assert value(metrics, "turn_seconds_bucket", le="0.063") == 3
+    assert value(metrics, "turn_seconds_bucket", le="50.0") == 4
 
 
 def test_drains_are_counted_and_timed() -> None:
@@ -126,7 +135,7 @@ def test_drains_are_counted_and_timed() -> None:
         ActionResult(Stop(*where[2]), error="Access denied"),
     )
     made = Outcome(make_observation(0, drained), {"browser": DECISION}, results)
-    metrics.show(replace(made, overdue={where[2]: "it has a task"}), seconds=0.2)
+    metrics.show(replace(made, overdue={where[2]: "it has a task"}))
     assert [count(each) for each in ("begun", "cancelled", "completed")] == [1, 1, 1]
     assert value(metrics, "drain_seconds_sum", pool="browser") == 10.0
     assert value(metrics, "drain_seconds_count", pool="browser") == 1
@@ -134,14 +143,14 @@ def test_drains_are_counted_and_timed() -> None:
     labels = {"pool": "browser", "host": "h1"}
     assert value(metrics, "instances", **labels, state="draining") == 3
     assert value(metrics, "actions_total", **labels, verb="renew", result="done") == 1
-    metrics.show(made, seconds=0.2)
+    metrics.show(made)
     assert value(metrics, "drains_overdue", pool="browser") == 0
 
 
 def test_an_unknown_queue_has_no_length() -> None:
     metrics = ScalerMetrics(make_settings())
-    metrics.show(outcome(), seconds=0.2)
-    metrics.show(outcome(Unknown("401")), seconds=0.2)
+    metrics.show(outcome())
+    metrics.show(outcome(Unknown("401")))
     assert value(metrics, "queue_waiting", pool="browser") is None
 
 
@@ -180,39 +189,66 @@ def test_a_broker_is_up_until_surveys_of_it_fail(down_for_s: float | None, up: i
     metrics = ScalerMetrics(make_two_brokers())
     made = outcome()
     brokers = {"primary": BrokerCondition(down_for_s, "gone"), "fallback": BrokerCondition()}
-    metrics.show(replace(made, observation=replace(made.observation, brokers=brokers)), seconds=0.2)
+    metrics.show(replace(made, observation=replace(made.observation, brokers=brokers)))
     assert value(metrics, "broker_up", broker="primary") == up
     assert value(metrics, "broker_up", broker="fallback") == 1
 
 
 def test_prometheus_is_sent_to_every_instance_that_may_answer() -> None:
     metrics = ScalerMetrics(make_settings())
-    assert metrics.targets() == []
-    metrics.show(outcome(), seconds=0.2)
-    assert [(t["targets"], t["labels"]["unit"]) for t in metrics.targets()] == [
+    assert json.loads(metrics.targets()) == []
+    metrics.show(outcome())
+    assert [(t["targets"], t["labels"]["unit"]) for t in json.loads(metrics.targets())] == [
         (["127.0.0.1:9101"], "celery-browser@1"),
         (["10.77.0.12:9103"], "celery-browser@3"),
     ]
 
 
+def test_prometheus_hears_of_what_changes() -> None:
+    metrics = ScalerMetrics(make_settings())
+
+    def units(instances: list[Instance] | Unknown) -> list[str]:
+        metrics.show(Outcome(make_observation(0, instances), {"browser": DECISION}))
+        return [each["labels"]["unit"] for each in json.loads(metrics.targets())]
+
+    first, second = make_instance(1), make_instance(2)
+    assert units([first]) == ["celery-browser@1"]
+    assert units([first, second]) == ["celery-browser@1", "celery-browser@2"]
+    assert units([second]) == ["celery-browser@2"]
+    assert units([make_instance(2, "failed")]) == []
+    assert units(Unknown("no answer")) == []
+
+
+def test_prometheus_hears_of_a_host_that_moved() -> None:
+    metrics = ScalerMetrics(make_settings())
+    metrics.show(outcome())
+    assert json.loads(metrics.targets())[1]["targets"] == ["10.77.0.12:9103"]
+    hosts = {
+        "h1": {"address": "local", "max_instances": 4},
+        "h2": {"address": "10.77.0.99", "max_instances": 4},
+    }
+    metrics.configure(make_settings(hosts=hosts))
+    assert json.loads(metrics.targets())[1]["targets"] == ["10.77.0.99:9103"]
+
+
 def test_an_ipv6_address_is_bracketed() -> None:
     hosts = {name: {"address": "fd00::1", "max_instances": 4} for name in ("h1", "h2")}
     metrics = ScalerMetrics(make_settings(hosts=hosts))
-    metrics.show(outcome(), seconds=0.2)
-    assert metrics.targets()[0]["targets"] == ["[fd00::1]:9101"]
+    metrics.show(outcome())
+    assert json.loads(metrics.targets())[0]["targets"] == ["[fd00::1]:9101"]
 
 
 async def test_both_pages_are_served(unused_tcp_port: int) -> None:
     metrics = ScalerMetrics(make_settings())
     await metrics.serve("127.0.0.1", unused_tcp_port)
-    metrics.show(outcome(), seconds=0.2)
+    metrics.show(outcome())
     base = f"http://127.0.0.1:{unused_tcp_port}"
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{base}/metrics") as response:
             assert "swarm_scaler_queue_waiting" in await response.text()
         async with session.get(f"{base}/sd") as response:
             assert response.content_type == "application/json"
-            assert json.loads(await response.text()) == metrics.targets()
+            assert json.loads(await response.text()) == json.loads(metrics.targets())
     await metrics.close()
     await metrics.close()
 
@@ -275,7 +311,7 @@ def test_what_came_of_stops_is_counted_from_zero() -> None:
 
 def test_what_a_dry_run_would_do_is_not_counted_as_done() -> None:
     metrics = ScalerMetrics(make_settings(), dry_run=True)
-    metrics.show(outcome(), seconds=0.2)
+    metrics.show(outcome())
     labels = {"pool": "browser", "host": "h1", "verb": "start"}
     assert value(metrics, "actions_total", **labels, result="done") is None
     assert value(metrics, "actions_total", **labels, result="dry-run") == 1

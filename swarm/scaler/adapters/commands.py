@@ -14,6 +14,7 @@ from typing import cast
 import asyncssh
 
 from swarm.errors import ConfigError
+from swarm.scaler.adapters.known_hosts import KnownHosts
 from swarm.scaler.ports import (
     CommandError,
     CommandRefusedError,
@@ -49,6 +50,8 @@ def make_runner(
     host: HostSettings,
     scaler: ScalerSettings,
     environ: Mapping[str, str],
+    *,
+    known_hosts: KnownHosts,
     handshakes: asyncio.Semaphore | None = None,
 ) -> CommandRunner:
     """The way to a host, by what config.yaml says of it.
@@ -63,7 +66,7 @@ def make_runner(
     return SshRunner(
         host,
         key=_ssh_key(scaler, environ),
-        known_hosts=scaler.known_hosts,
+        known_hosts=known_hosts,
         timeout_s=scaler.command_timeout_s,
         handshakes=handshakes,
     )
@@ -218,7 +221,7 @@ class SshRunner:
         host: HostSettings,
         *,
         key: Path,
-        known_hosts: Path,
+        known_hosts: KnownHosts,
         timeout_s: float,
         handshakes: asyncio.Semaphore | None = None,
     ) -> None:
@@ -266,9 +269,9 @@ class SshRunner:
             raise CommandError(f"no answer in {self._timeout_s:g} s") from exc
         except asyncssh.HostKeyNotVerifiable as exc:
             self._drop()
-            name = f"{self._host.address} port {self._host.port}"
+            name, path = f"{self._host.address} port {self._host.port}", self._known_hosts.path
             raise CommandError(
-                f"SSH: {exc}: {name} has another key than {self._known_hosts} says, or none there"
+                f"SSH: {exc}: {name} has another key than {path} says, or none there"
             ) from exc
         except (asyncssh.Error, OSError, ValueError) as exc:
             # ValueError: a key or a known_hosts file that cannot be parsed.
@@ -301,7 +304,7 @@ class SshRunner:
             sock=connected,
             username=self._host.user,
             client_keys=[str(self._key)],
-            known_hosts=str(self._known_hosts),
+            known_hosts=self._known_hosts.read(),
             # Nothing of the user's own: no ~/.ssh/config, no agent, no password.
             config=None,
             agent_path=None,
