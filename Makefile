@@ -107,11 +107,11 @@ types: setup ## mypy --strict
 
 .PHONY: unit
 unit: setup ## Tests that need nothing outside the process
-	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/unit --numprocesses 2 $(PYTEST_ARGS)
 
 .PHONY: contract
 contract: setup ## The same tests over fakes and over the real adapters
-	@$(BIN)/pytest tests/contract -m "not lab" $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/contract -m "not lab" --numprocesses 2 $(PYTEST_ARGS)
 
 .PHONY: integration
 integration: setup $(CRAWLEE) ## Real Redis, Flower, Celery worker and Chromium on loopback
