@@ -22,6 +22,7 @@ from swarm.brokers.address import VARIABLES, BrokerName
 from swarm.brokers.budget import Budget
 from swarm.durations import parse_duration
 from swarm.errors import ConfigError, Problem
+from swarm.status import MOST_PLACES
 
 DEFAULT_CREDENTIALS_DIRECTORY = Path("/etc/swarm/credentials")
 
@@ -134,7 +135,7 @@ class PoolSettings(_Section):
     whoever knows."""
     schedules: tuple[ScheduleSettings, ...] = Field(default=(), strict=False)
     """Hours in which other numbers hold."""
-    concurrency: int = Field(default=1, ge=1, le=64)
+    concurrency: int = Field(default=1, ge=1, le=MOST_PLACES)
     """Tasks one instance runs at a time. 1: a task that kills its process harms no other."""
     metrics_port_base: int = Field(ge=1024, le=65535 - MAX_INSTANCE_NUMBER)
     """Instance N serves Prometheus metrics on this port + N."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from swarm.errors import ConfigError, Problem
+from swarm.status import MOST_PLACES
 
 _T = TypeVar("_T")
 _ON = frozenset({"1", "true", "yes", "on"})
@@ -69,10 +70,12 @@ class VariableReader:
         if not text:
             return None
         match = re.fullmatch(r"([0-9]{1,3}),([0-9]{1,3})", text.replace(" ", ""))
-        if match and 1 <= int(match[2]) <= int(match[1]) <= 64:
+        if match and 1 <= int(match[2]) <= int(match[1]) <= MOST_PLACES:
             return Autoscale(maximum=int(match[1]), minimum=int(match[2]))
         self.problem(
-            "CELERY_AUTOSCALE", text, 'two whole numbers "max,min" with 1 <= min <= max <= 64'
+            "CELERY_AUTOSCALE",
+            text,
+            f'two whole numbers "max,min" with 1 <= min <= max <= {MOST_PLACES}',
         )
         return None
 

@@ -44,6 +44,10 @@ _TROUBLED = _HOLDING | {
 }
 
 
+#: Seconds of calm after which a step or a limit is news, though it was told before.
+_FORGOTTEN_S = 60.0
+
+
 class Narrator:
     """Tells each change once: what repeats itself from turn to turn is not said again."""
 
@@ -51,6 +55,7 @@ class Narrator:
         self._dry_run = dry_run
         self._would: set[tuple[str, str]] = set()
         self._told: dict[str, Decision] = {}
+        self._calm_since: dict[str, float] = {}
         self._errors: dict[tuple[str, str], str | None] = {}
         self._hosts: dict[str, str | None] = {}
         self._down: frozenset[str] = frozenset()
@@ -71,7 +76,7 @@ class Narrator:
         yield from self._host_lines(outcome.observation)
         yield from self._instance_lines(outcome)
         for name, decision in outcome.decisions.items():
-            if self._is_news(name, decision):
+            if self._is_news(name, decision, now):
                 yield decision.cause in _HOLDING, describe(decision)
                 self._told[name] = decision
         for note in outcome.notes:
@@ -80,13 +85,13 @@ class Narrator:
         self._notes = frozenset(map(_without_counts, outcome.notes))
         yield from self._action_lines(outcome.results)
 
-    def _is_news(self, name: str, decision: Decision) -> bool:
+    def _is_news(self, name: str, decision: Decision, now: float) -> bool:
         told = self._told.get(name)
-        if told is None:
-            return True
         if decision.direction is Direction.HOLD and decision.cause in _CALM:
-            return told.cause in _TROUBLED
-        return _gist(told) != _gist(decision)
+            self._calm_since.setdefault(name, now)
+            return told is None or told.cause in _TROUBLED
+        calm_s = now - self._calm_since.pop(name, now)
+        return told is None or calm_s >= _FORGOTTEN_S or _gist(told) != _gist(decision)
 
     def _broker_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
         """That a broker does not answer, or does again, the view tells as soon as it knows."""
@@ -217,6 +222,6 @@ def status_line(
 
 
 def _for_how_long(decision: Decision, held_since: Mapping[str, float], now: float) -> str:
-    """` for 40 s`; nothing in the turn in which it began, and where the reason tells it itself."""
+    """` for 40 s`; nothing in the first second, and where the reason tells it itself."""
     held_s = now - held_since.get(decision.pool, now)
-    return f" for {held_s:.0f} s" if held_s and decision.cause is not Cause.BROKER_DOWN else ""
+    return f" for {held_s:.0f} s" if held_s >= 1 and decision.cause is not Cause.BROKER_DOWN else ""

@@ -89,6 +89,18 @@ def test_what_lies_between_two_steps_is_no_news_but_after_trouble() -> None:
     assert [len(each) for each in lines] == [1, 0, 0, 1, 0, 0, 1, 1, 0, 1]
 
 
+def test_a_limit_is_news_again_after_a_minute_of_calm() -> None:
+    full = Decision("browser", Direction.HOLD, 5, 5, 9, Cause.AT_LIMIT, "9 waiting", "max 5")
+    calm = Decision("browser", Direction.HOLD, 5, 5, 5, Cause.ENOUGH, "as many as needed")
+    turns = [(full, 0.0), (calm, 2.0), (full, 61.0), (calm, 62.0), (calm, 80.0), (full, 122.0)]
+    narrator = Narrator()
+    lines = [
+        list(narrator.lines(Outcome(replace(make_observation(), now=at), {"browser": decision})))
+        for decision, at in turns
+    ]
+    assert [len(each) for each in lines] == [1, 0, 0, 0, 0, 1]
+
+
 def test_two_equal_steps_are_both_said() -> None:
     first = Decision("browser", Direction.DOWN, 4, 3, 0, Cause.SURPLUS, "0 needed")
     hold = Decision("browser", Direction.HOLD, 3, 3, 0, Cause.SURPLUS, "waiting")

@@ -10,8 +10,8 @@ import asyncssh
 class KnownHosts:
     """The file, read anew when it was replaced.
 
-    asyncssh would read it for each connection. It has a line for each host, so that connections to
-    a thousand hosts would parse a million keys, which takes twenty seconds of a processor.
+    asyncssh would read it for each connection. It has a line for each host, so that the cost of
+    connecting to all of them would grow with the square of their number.
     """
 
     def __init__(self, path: Path) -> None:
