@@ -130,6 +130,8 @@ class _Listener:
             return await waiting is not None
         finally:
             waiting.cancel()
+            # It fails as it leaves its connection, which has nobody to tell.
+            await asyncio.gather(waiting, return_exceptions=True)
 
     def _tell(self, trouble: str) -> None:
         if self._trouble is None:
