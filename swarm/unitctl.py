@@ -46,27 +46,33 @@ _PROPERTIES = (
 )
 _POOL = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _NUMBER = re.compile(r"[1-9][0-9]?")
+_COUNT = re.compile(r"[1-9][0-9]{0,17}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 _SOCKET = re.compile(r"(?P<pool>[a-z][a-z0-9-]{0,31})-(?P<number>[1-9][0-9]?)\.sock")
 #: Seconds for all instances of the host to answer. One looks for a task for up to five.
 _ANSWER_S = 7.0
 
 Verb = Literal["list", "watch", "start", "stop", "cancel", "drain", "undrain"]
-#: Those about one instance.
+#: Those about one instance, and nothing else.
 _INSTANCE_VERBS: Mapping[str, Verb] = {
     "start": "start",
-    "stop": "stop",
     "drain": "drain",
     "undrain": "undrain",
 }
 
 
 class Command(NamedTuple):
-    """A parsed request; `task_id` is of `cancel`, `pool` and `number` of what names an instance."""
+    """A parsed request.
+
+    `pool` and `number` are of what names an instance, `pid` and `sequence` of `stop`: as which it
+    has told that it is idle. `task_id` is of `cancel`.
+    """
 
     verb: Verb
     pool: str | None = None
     number: int | None = None
+    pid: int = 0
+    sequence: int = 0
     task_id: str = ""
 
     @property
@@ -99,11 +105,19 @@ def parse_command(words: Sequence[str]) -> Command:
             verb in _INSTANCE_VERBS and _POOL.fullmatch(pool) and _NUMBER.fullmatch(number)
         ):
             return Command(_INSTANCE_VERBS[verb], pool, int(number))
+        case ["stop", pool, number, pid, sequence] if (
+            _POOL.fullmatch(pool)
+            and _NUMBER.fullmatch(number)
+            and _COUNT.fullmatch(pid)
+            and _COUNT.fullmatch(sequence)
+        ):
+            return Command("stop", pool, int(number), int(pid), int(sequence))
         case ["cancel", task_id] if _TASK_ID.fullmatch(task_id):
             return Command("cancel", task_id=task_id)
     raise RefusedError(
-        f"refused: {' '.join(words)[:120]!r}; expected: list | watch | start POOL N | stop POOL N "
-        "| drain POOL N | undrain POOL N | cancel TASK_ID with N from 1 to 99"
+        f"refused: {' '.join(words)[:120]!r}; expected: list | watch | start POOL N "
+        "| drain POOL N | undrain POOL N | stop POOL N PID SEQUENCE | cancel TASK_ID "
+        "with N from 1 to 99"
     )
 
 
@@ -270,6 +284,26 @@ def tell(command: Command, control_directory: Path = CONTROL_DIRECTORY) -> dict[
     }
 
 
+def stop(command: Command, control_directory: Path = CONTROL_DIRECTORY) -> None:
+    """Have systemd stop an instance that drains and is as idle as it was when it told so.
+
+    That is asked of it here, where nothing can delay the stop any more. Asking renews its drain: it
+    takes no task before systemd's signal has come.
+
+    Raises:
+        InstanceError: it has consumed since, it is another process by now, or nobody answered.
+        SystemctlError: systemctl failed or did not answer.
+    """
+    answer = _converse(control_directory / f"{command.pool}-{command.number}.sock", "drain")
+    now = (answer["state"], answer["pid"], answer["sequence"])
+    if now != ("idle", command.pid, command.sequence):
+        raise InstanceError(
+            f"not stopped: {command.unit} is {now[0]} as process {now[1]} under number {now[2]}, "
+            f"and was idle as process {command.pid} under number {command.sequence}"
+        )
+    _systemctl("stop", "--no-block", command.unit)
+
+
 def _converse(path: Path, verb: Verb) -> dict[str, Any]:
     # Whatever was said before this moment has another id.
     request_id = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -311,13 +345,16 @@ def run(
         return json.dumps(cancel(command.task_id, control_directory))
     if command.verb in ("drain", "undrain"):
         return json.dumps(tell(command, control_directory))
-    # Stopping waits for the running task and starting for the browser; whoever asked reads the
-    # outcome from the next list instead of holding a connection open.
-    if command.verb == "start" and _is_failed(command.unit):
-        # A unit that failed too often refuses to start until its counter is reset. When that is
-        # due is the scaler's decision.
-        _systemctl("reset-failed", command.unit)
-    _systemctl(command.verb, "--no-block", command.unit)
+    # Starting waits for the browser, and stopping for its end; whoever asked reads the outcome from
+    # the next list instead of holding a connection open.
+    if command.verb == "stop":
+        stop(command, control_directory)
+    else:
+        if _is_failed(command.unit):
+            # A unit that failed too often refuses to start until its counter is reset. When that
+            # is due is the scaler's decision.
+            _systemctl("reset-failed", command.unit)
+        _systemctl("start", "--no-block", command.unit)
     return json.dumps({"version": PROTOCOL_VERSION, "ok": True})
 
 

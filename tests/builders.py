@@ -115,6 +115,10 @@ def make_draining(
     return replace(instance, draining=Draining(is_idle, sequence, NOW - draining_for_s))
 
 
+#: No instance ever answers so.
+NEVER = DrainReading(at=0.0, pid=1, is_idle=True, sequence=1, witness=None)
+
+
 def make_reading(instance: Instance, at: float = 50.0, **fields: Any) -> DrainReading:
     """What an instance that drains answers at this moment of its host's clock."""
     assert instance.draining is not None

@@ -137,10 +137,15 @@ class FakeUnits:
         if known is None or known.state is InstanceState.FAILED:
             self.add(pool, number, InstanceState.STARTING)
 
-    async def stop(self, pool: str, number: int) -> None:
+    async def stop(self, pool: str, number: int, proved: DrainReading) -> None:
         self.asked.append(Stop(self.host, pool, number))
-        self._check(pool, number)
-        self.instances.pop((pool, number), None)
+        instance = self._talk_to(pool, number)
+        draining = instance.draining
+        if draining is None or not draining.is_idle:
+            raise CommandError("not stopped: it consumes")
+        if (instance.pid, draining.sequence) != (proved.pid, proved.sequence):
+            raise CommandError("not stopped: it has consumed since")
+        del self.instances[pool, number]
 
     async def drain(self, pool: str, number: int) -> DrainReading:
         self.asked.append(Drain(self.host, pool, number))

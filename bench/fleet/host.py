@@ -120,13 +120,17 @@ class Host:
         """
         verbs = {
             "start": self._start,
-            "stop": self._stop,
             "drain": self._drain,
             "undrain": self._undrain,
         }
-        if command.verb not in verbs or command.pool != POOL or command.number is None:
+        if command.pool != POOL or command.number is None:
             self._refuse(f"{command.verb} {command.pool} {command.number}")
-        answer = verbs[command.verb](command.number)
+        if command.verb == "stop":
+            answer = self._stop(command.number, command.pid, command.sequence)
+        elif command.verb in verbs:
+            answer = verbs[command.verb](command.number)
+        else:
+            self._refuse(command.verb)
         self._changed()
         return answer
 
@@ -158,10 +162,11 @@ class Host:
         self.taken += 1
         self._changed()
 
-    def _stop(self, number: int) -> dict[str, Any]:
+    def _stop(self, number: int, pid: int, sequence: int) -> dict[str, Any]:
         unit = self._unit(number)
-        if unit.word is None or unit.word.active:
-            self._refuse(f"stop {number}")
+        is_idle = unit.word is not None and unit.word.drain is not None and not unit.word.active
+        if not is_idle or (unit.pid, unit.sequence) != (pid, sequence):
+            self._refuse(f"stop {number} {pid} {sequence}")
         del self._units[number]
         self.stopped += 1
         return {"ok": True}

@@ -112,11 +112,13 @@ class UnitManager(Protocol):
         """
         ...
 
-    async def stop(self, pool: str, number: int) -> None:
-        """Ask systemd to stop an instance; returns when systemd has accepted.
+    async def stop(self, pool: str, number: int, proved: DrainReading) -> None:
+        """Ask systemd to stop an instance that drains; returns when systemd has accepted.
+
+        Its host first asks it once more, so that a stop which comes late meets no task.
 
         Raises:
-            CommandError: it has not.
+            CommandError: systemd has not, or the instance is no longer the idle one of `proved`.
         """
         ...
 

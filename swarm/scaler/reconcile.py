@@ -256,7 +256,7 @@ class Reconciler:
                 case Undrain():
                     await units.undrain(*where)
                 case Stop():
-                    await units.stop(*where)
+                    await units.stop(*where, self._proofs[action.key].last)
         except CommandError as exc:
             return ActionResult(action, error=str(exc))
         return ActionResult(action, reading=reading)

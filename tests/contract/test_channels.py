@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import NamedTuple
 
 import asyncssh
@@ -20,7 +22,7 @@ from swarm.scaler.clock import since_boot
 from swarm.scaler.model import HostReport, Unknown
 from swarm.scaler.ports import BrokerSide, CommandError, CommandRunner
 from swarm.scaler.reconcile import Reconciler
-from tests.builders import AT, make_settings
+from tests.builders import AT, NEVER, make_settings
 from tests.contract.conftest import RunningInstance, SshHost
 from tests.fakes import FakeQueues, FakeView
 from tests.stub_bus import StubBus
@@ -123,7 +125,7 @@ async def test_a_host_with_another_key_is_refused_by_name(ssh_host: SshHost) -> 
         assert f"127.0.0.1 port {ssh_host.port} has another key than" in report.reason
         assert str(ssh_host.known_hosts) in report.reason
         with pytest.raises(CommandError, match="Host key is not trusted"):
-            await units.stop("browser", 1)
+            await units.stop("browser", 1, NEVER)
     await runner.close()
     assert ssh_host.commands == []
 
@@ -140,7 +142,7 @@ async def test_a_host_whose_key_changes_later_is_told_nothing_any_more(
         report = await shown(units, says("Host key is not trusted"))
         assert says("Host key is not trusted")(report), report
         ssh_host.commands.clear()
-        for command in (units.start, units.stop, units.drain, units.undrain):
+        for command in (units.start, partial(units.stop, proved=NEVER), units.drain, units.undrain):
             with pytest.raises(CommandError, match="Host key is not trusted"):
                 await command("browser", 1)
         assert says("Host key is not trusted")(await units.report())
@@ -289,9 +291,13 @@ async def turned(
 
 async def test_what_is_idle_is_stopped_on_a_host_that_tells(idle: Idle, ssh_host: SshHost) -> None:
     """So that nothing is stopped below is because of what is frozen there."""
-    await turned(idle, 60, until=lambda: "stop browser 1" in ssh_host.commands)
+    await turned(idle, 60, until=lambda: any("stop" in str(each) for each in ssh_host.commands))
     watch, *drains, stop = ssh_host.commands
-    assert (watch, stop) == ("watch", "stop browser 1")
+    # Its drain is its second state, and that it is idle its third.
+    assert (watch, stop) == ("watch", f"stop browser 1 {os.getpid()} 3")
+    report = await idle.units.report()
+    assert isinstance(report, HostReport)
+    assert [instance.number for instance in report.instances] == [2]
     assert len(drains) >= 2
     assert set(drains) == {"drain browser 1"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from swarm.scaler.adapters.channel import WatchedUnits
 from swarm.scaler.adapters.commands import LocalRunner
 from swarm.scaler.model import HostReport, Instance, InstanceState, Unknown
 from swarm.scaler.ports import CommandError, CommandRefusedError, CommandRunner, UnitManager
+from tests.builders import NEVER
 from tests.contract.conftest import RunningInstance, SshHost
 from tests.fakes import FakeUnits
 from tests.stub_bus import StubBus
@@ -186,17 +188,6 @@ async def test_a_failed_instance_can_be_started_again(rig: Rig) -> None:
     assert await states(rig.units) == {("browser", 3): InstanceState.STARTING}
 
 
-async def test_what_is_stopped_is_gone(rig: Rig) -> None:
-    rig.add("browser", 3, InstanceState.UNREPORTED)
-    rig.add("browser", 4, InstanceState.UNREPORTED)
-    await rig.units.stop("browser", 3)
-    assert await states(rig.units) == {("browser", 4): InstanceState.UNREPORTED}
-
-
-async def test_stopping_what_does_not_run_is_accepted(rig: Rig) -> None:
-    await rig.units.stop("browser", 3)
-
-
 async def test_several_commands_at_once(rig: Rig) -> None:
     await asyncio.gather(*(rig.units.start("browser", number) for number in range(1, 7)))
     assert len(await states(rig.units)) == 6
@@ -215,8 +206,6 @@ async def test_a_refusal_comes_with_the_hosts_reason(rig: Rig) -> None:
     rig.refuse("Interactive authentication required.")
     with pytest.raises(CommandError, match=r"^Interactive authentication required\.$"):
         await rig.units.start("browser", 1)
-    with pytest.raises(CommandError, match=r"^Interactive authentication required\.$"):
-        await rig.units.stop("browser", 1)
 
 
 async def test_a_host_that_is_away_is_unknown_and_takes_no_command(rig: Rig) -> None:
@@ -233,7 +222,7 @@ async def test_a_host_that_is_away_is_unknown_and_takes_no_command(rig: Rig) -> 
     with pytest.raises(CommandError):
         await rig.units.start("browser", 2)
     with pytest.raises(CommandError):
-        await rig.units.stop("browser", 1)
+        await rig.units.stop("browser", 1, NEVER)
 
 
 async def reported(units: UnitManager, number: int) -> Instance:
@@ -306,10 +295,50 @@ async def test_what_is_taken_back_consumes_again_and_its_next_drain_is_another(r
 @with_drains
 async def test_what_is_drained_can_be_stopped(rig: Rig) -> None:
     rig.run(1)
+    rig.run(2)
+    both = {("browser", 1): InstanceState.IDLE, ("browser", 2): InstanceState.IDLE}
+    assert await seen(rig.units, both) == both
+    reading = await rig.units.drain("browser", 1)
+    await rig.units.stop("browser", 1, reading)
+    assert await states(rig.units) == {("browser", 2): InstanceState.IDLE}
+
+
+@with_drains
+async def test_a_stop_that_comes_late_meets_no_task(rig: Rig) -> None:
+    """Whoever was held up since the proof, and however long."""
+    rig.run(1)
     await seen(rig.units, {("browser", 1): InstanceState.IDLE})
-    await rig.units.drain("browser", 1)
-    await rig.units.stop("browser", 1)
+    proved = await rig.units.drain("browser", 1)
+    await rig.units.undrain("browser", 1)
+    with pytest.raises(CommandError, match="not stopped"):
+        await rig.units.stop("browser", 1, proved)
+    again = await rig.units.drain("browser", 1)
+    for other in (proved, replace(again, pid=again.pid + 1), NEVER):
+        with pytest.raises(CommandError, match="not stopped"):
+            await rig.units.stop("browser", 1, other)
+    assert ("browser", 1) in await states(rig.units)
+    await rig.units.stop("browser", 1, again)
     assert await states(rig.units) == {}
+
+
+@with_drains
+async def test_one_that_has_a_task_is_not_stopped_whatever_was_proved(rig: Rig) -> None:
+    rig.run(1, active=1)
+    await seen(rig.units, {("browser", 1): InstanceState.BUSY})
+    busy = await rig.units.drain("browser", 1)
+    with pytest.raises(CommandError, match="not stopped"):
+        await rig.units.stop("browser", 1, busy)
+    assert await states(rig.units) == {("browser", 1): InstanceState.DRAINING}
+
+
+@with_drains
+async def test_a_stop_that_systemd_refuses_is_an_error(rig: Rig) -> None:
+    rig.run(1)
+    await seen(rig.units, {("browser", 1): InstanceState.IDLE})
+    reading = await rig.units.drain("browser", 1)
+    rig.refuse("Interactive authentication required.")
+    with pytest.raises(CommandError, match=r"^Interactive authentication required\.$"):
+        await rig.units.stop("browser", 1, reading)
 
 
 @with_drains
@@ -318,6 +347,8 @@ async def test_at_whose_socket_nobody_answers_is_an_error(rig: Rig) -> None:
         await rig.units.drain("browser", 7)
     with pytest.raises(CommandError, match="does not answer"):
         await rig.units.undrain("browser", 7)
+    with pytest.raises(CommandError, match="does not answer"):
+        await rig.units.stop("browser", 7, NEVER)
 
 
 @pytest.mark.parametrize("rig", RIGS[-1:], indirect=True)

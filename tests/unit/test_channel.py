@@ -314,7 +314,9 @@ class Host:
 
     @property
     def acts(self) -> list[str]:
-        return [command for command in self.runner.commands if command != "list"]
+        """What it was told; of a stop, without what was proved."""
+        commands = (command for command in self.runner.commands if command != "list")
+        return [" ".join(command.split()[:3]) for command in commands]
 
 
 @pytest.fixture

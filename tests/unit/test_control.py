@@ -246,6 +246,33 @@ def test_the_word_of_another_process_proves_nothing(
         unitctl.tell(Command("drain", "browser", 3), tmp_path)
 
 
+def test_unitctl_stops_what_is_as_idle_as_it_was(
+    tmp_path: Path, drainable: ControlServer, unit: StubSystemctl
+) -> None:
+    drainable._handlers["drain"] = sequence_of("idle", 3)
+    answer = unitctl.run(Command("stop", "browser", 3, pid=4711, sequence=3), Path(), tmp_path)
+    assert json.loads(answer) == {"version": 1, "ok": True}
+    assert unit.calls == ["--no-ask-password stop --no-block celery-browser@3.service"]
+
+
+@pytest.mark.parametrize(
+    ("state", "sequence", "pid"),
+    [("idle", 5, 4711), ("idle", 3, 4712), ("stopping", 3, 4711), ("consuming", 3, 4711)],
+)
+def test_unitctl_stops_nothing_that_consumed_since_or_is_another(
+    tmp_path: Path,
+    drainable: ControlServer,
+    unit: StubSystemctl,
+    state: str,
+    sequence: int,
+    pid: int,
+) -> None:
+    drainable._handlers["drain"] = sequence_of(state, sequence, pid=pid)
+    with pytest.raises(InstanceError, match=f"not stopped: .*@3.* is {state} as process {pid} "):
+        unitctl.stop(Command("stop", "browser", 3, pid=4711, sequence=3), tmp_path)
+    assert unit.calls == []
+
+
 @pytest.mark.usefixtures("unit")
 @pytest.mark.parametrize(
     ("reply", "reason"),

@@ -14,7 +14,7 @@ async def test_nothing_reaches_the_host_and_nothing_is_proved() -> None:
     await dry.start("browser", 2)
     reading = await dry.drain("browser", 1)
     await dry.undrain("browser", 1)
-    await dry.stop("browser", 1)
+    await dry.stop("browser", 1, reading)
     assert units.asked == []
     assert await dry.report() == await units.report()
     assert not reading.is_idle

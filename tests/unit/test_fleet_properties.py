@@ -186,7 +186,7 @@ class Host:
             raise CommandError("it does not answer")
         return worker
 
-    async def stop(self, pool: str, number: int) -> None:
+    async def stop(self, pool: str, number: int, proved: DrainReading) -> None:
         if self.away:
             raise CommandError("no answer")
         assert pool == POOL

@@ -53,7 +53,7 @@ class Told:
     async def start(self, pool: str, number: int) -> None:
         self.asked.append(Start("h1", pool, number))
 
-    async def stop(self, pool: str, number: int) -> None:
+    async def stop(self, pool: str, number: int, proved: DrainReading) -> None:
         self.asked.append(Stop("h1", pool, number))
 
     async def drain(self, pool: str, number: int) -> DrainReading:

@@ -111,7 +111,7 @@ class Host:
         worker.draining = None
         worker.sequence += 1
 
-    async def stop(self, pool: str, number: int) -> None:
+    async def stop(self, pool: str, number: int, proved: DrainReading) -> None:
         assert self.workers[pool, number].busy_until is None, "a stop met a task"
         self.workers[pool, number].stopping = True
 

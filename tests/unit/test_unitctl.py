@@ -37,7 +37,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSystemctl:
         (["list"], Command("list")),
         (["watch"], Command("watch")),
         (["start", "browser", "1"], Command("start", "browser", 1)),
-        (["stop", "a-b9", "99"], Command("stop", "a-b9", 99)),
+        (["stop", "a-b9", "99", "812", "4"], Command("stop", "a-b9", 99, 812, 4)),
         (["cancel", "0a-b_c.d:9"], Command("cancel", task_id="0a-b_c.d:9")),
         (["drain", "browser", "3"], Command("drain", "browser", 3)),
         (["undrain", "browser", "3"], Command("undrain", "browser", 3)),
@@ -87,24 +87,33 @@ def test_the_unit_is_named_by_pool_and_number() -> None:
         ["start", "../browser", "1"],
         ["start", "$(id)", "1"],
         ["start", "b" * 33, "1"],
-        ["stop", "--all", "1"],
+        ["stop", "browser", "1"],
+        ["stop", "browser", "1", "812"],
+        ["stop", "browser", "1", "812", "0"],
+        ["stop", "browser", "1", "-1", "4"],
+        ["stop", "browser", "1", "812", "4\n"],
+        ["stop", "browser", "1", "812", "4", "5"],
+        ["stop", "browser", "1", "812", "9" * 19],
+        ["stop", "--all", "1", "812", "4"],
         ["drain", "browser"],
         ["drain", "browser", "1", "60"],
         ["drain", "../browser", "1"],
         ["undrain", "browser", "0"],
         ["state", "browser", "1"],
-        ["stop", "browser;reboot", "1"],
+        ["stop", "browser;reboot", "1", "812", "4"],
         ["sh", "-c", "id"],
         ["--help"],
     ],
 )
 def test_anything_else_is_refused(words: list[str]) -> None:
-    with pytest.raises(RefusedError, match=r"expected: list \| watch \| start POOL N \| stop"):
+    with pytest.raises(RefusedError, match=r"expected: list \| watch \| start POOL N"):
         parse_command(words)
 
 
 @given(
-    st.lists(st.text(max_size=12), max_size=4) | st.tuples(st.just("start"), st.text(), st.text())
+    st.lists(st.text(max_size=12), max_size=6)
+    | st.tuples(st.just("start"), st.text(), st.text())
+    | st.tuples(st.just("stop"), st.text(), st.text(), st.just("812"), st.text())
 )
 def test_what_is_taken_can_only_name_an_instance(words: Sequence[str]) -> None:
     try:
@@ -225,11 +234,9 @@ def test_without_instances_the_list_is_empty(systemctl: StubSystemctl, tmp_path:
     assert listed(tmp_path)["instances"] == []
 
 
-def test_start_and_stop_do_not_wait(systemctl: StubSystemctl) -> None:
+def test_a_start_does_not_wait(systemctl: StubSystemctl) -> None:
     assert json.loads(unitctl.run(Command("start", "browser", 3))) == {"version": 1, "ok": True}
-    assert json.loads(unitctl.run(Command("stop", "browser", 3)))["ok"]
     assert f"--no-ask-password start --no-block {UNIT}" in systemctl.calls
-    assert f"--no-ask-password stop --no-block {UNIT}" in systemctl.calls
     assert not any("reset-failed" in call for call in systemctl.calls)
 
 
@@ -263,10 +270,10 @@ def test_without_systemctl_it_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_clients_words_come_before_the_arguments(
     systemctl: StubSystemctl, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert unitctl.main(["start", "browser", "1"], {"SSH_ORIGINAL_COMMAND": "stop browser 2"}) == 0
-    assert "stop --no-block celery-browser@2.service" in systemctl.calls[-1]
-    assert unitctl.main([], {"SSH_ORIGINAL_COMMAND": "swarm-unitctl stop browser 4"}) == 0
-    assert "stop --no-block celery-browser@4.service" in systemctl.calls[-1]
+    assert unitctl.main(["start", "browser", "1"], {"SSH_ORIGINAL_COMMAND": "start browser 2"}) == 0
+    assert "start --no-block celery-browser@2.service" in systemctl.calls[-1]
+    assert unitctl.main([], {"SSH_ORIGINAL_COMMAND": "swarm-unitctl start browser 4"}) == 0
+    assert "start --no-block celery-browser@4.service" in systemctl.calls[-1]
     capsys.readouterr()
 
 
@@ -284,7 +291,7 @@ def test_a_refusal_is_one_line_and_exit_2(
 
 def test_a_failure_is_exit_1(systemctl: StubSystemctl, capsys: pytest.CaptureFixture[str]) -> None:
     systemctl.fail("Interactive authentication required.")
-    assert unitctl.main(["stop", "browser", "1"], {}) == 1
+    assert unitctl.main(["start", "browser", "1"], {}) == 1
     assert capsys.readouterr().err == "swarm-unitctl: Interactive authentication required.\n"
 
 

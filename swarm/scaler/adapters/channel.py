@@ -101,8 +101,8 @@ class WatchedUnits:
     async def start(self, pool: str, number: int) -> None:
         await self._command("start", pool, number)
 
-    async def stop(self, pool: str, number: int) -> None:
-        await self._command("stop", pool, number)
+    async def stop(self, pool: str, number: int, proved: DrainReading) -> None:
+        await self._command("stop", pool, number, proved.pid, proved.sequence)
 
     async def drain(self, pool: str, number: int) -> DrainReading:
         answer = await self._runner.run("drain", pool, str(number))

@@ -25,5 +25,5 @@ class DryRunUnits:
     async def undrain(self, pool: str, number: int) -> None:
         """Accept, and leave it at that."""
 
-    async def stop(self, pool: str, number: int) -> None:
+    async def stop(self, pool: str, number: int, proved: DrainReading) -> None:
         """Accept, and leave it at that."""
