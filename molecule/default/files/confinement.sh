@@ -43,6 +43,13 @@ done
 control=/run/swarm/control/browser-98.sock
 [ "$(stat -c '%F %a %U %G' $control)" = "socket 660 swarm-worker swarm-scaler" ] ||
     fail "worker: $control is $(stat -c '%F %a %U %G' $control)"
+as() { runuser -u "$1" -- "${@:2}"; }
+! as swarm-worker chmod 3777 /run/swarm/control 2>/dev/null ||
+    fail "worker: it can open the directory of its sockets to others"
+! as swarm-scaler touch /run/swarm/control/.canary 2>/dev/null ||
+    fail "scaler: it can write to the directory of the sockets"
+! as nobody ls /run/swarm/control >/dev/null 2>&1 || fail "anybody sees the sockets"
+as swarm-scaler ls /run/swarm/control >/dev/null || fail "scaler: it does not get to the sockets"
 
 status() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$pid/status"; }
 [ "$(status NoNewPrivs)" = 1 ] || fail "worker: new privileges are allowed"
