@@ -25,10 +25,9 @@ from swarm.unit_entry import (
     UNIT_PATTERN,
     instance_of,
     memory_available_mb,
-    own_word,
     pressures,
 )
-from swarm.unit_watch import RequestError, watch
+from swarm.unit_watch import RequestError, Words, watch
 
 STATUS_DIRECTORY = Path("/run/swarm/instances")
 CONTROL_DIRECTORY = Path("/run/swarm/control")
@@ -168,8 +167,9 @@ def list_instances(status_directory: Path = STATUS_DIRECTORY) -> dict[str, Any]:
     """
     show = _systemctl("show", UNIT_PATTERN, "--property", ",".join(_PROPERTIES))
     instances = parse_show(show)
+    words = Words(str(status_directory))
     for instance in instances:
-        instance["status"] = status = _read_status(status_directory, instance)
+        instance["status"] = status = words.of(instance)
         if isinstance(status, dict) and status.get("drain") is not None:
             instance["witness"] = _look(instance)
     return {
@@ -179,16 +179,6 @@ def list_instances(status_directory: Path = STATUS_DIRECTORY) -> dict[str, Any]:
         **pressures(),
         "instances": instances,
     }
-
-
-def _read_status(directory: Path, instance: Mapping[str, Any]) -> Any:
-    """The instance's own word, or None when it left none or the file is of an earlier process."""
-    path = directory / f"{instance['pool']}-{instance['number']}.json"
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return own_word(document, instance)
 
 
 def _look(instance: Mapping[str, Any]) -> dict[str, Any] | None:

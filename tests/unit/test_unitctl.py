@@ -201,8 +201,17 @@ def test_list_joins_units_and_their_own_word(systemctl: StubSystemctl, tmp_path:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", '"x"', "\xff\xfe", json.dumps(asdict(make_status(number=3, pid=1)))],
-    ids=["empty", "half", "list", "text", "binary", "of an earlier process"],
+    [
+        "",
+        "{",
+        "[]",
+        '"x"',
+        "\xff\xfe",
+        "[" * 1_000_000,
+        json.dumps(asdict(make_status(number=3, pid=1))),
+        " " * 1_000_000 + json.dumps(asdict(make_status(number=3, pid=812))),
+    ],
+    ids=["empty", "half", "list", "text", "binary", "deep", "of an earlier process", "long"],
 )
 def test_a_word_that_is_not_this_process_is_no_word(
     systemctl: StubSystemctl, tmp_path: Path, content: str
