@@ -11,6 +11,7 @@ from lab.commands import LabError, run
 from swarm.client import Client, TaskResult
 
 _RUNNING = {"starting", "idle", "busy", "unreported"}
+_LEAVING = {"draining", "stopping"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Glance:
     desired: int
     running: dict[str, int]
     """Instances by host."""
+    leaving: int
+    """Those that drain or stop, on all hosts."""
 
     @property
     def total(self) -> int:
@@ -50,11 +53,17 @@ def look(ssh_config: str, pool: str, *, since: float) -> Glance:
     try:
         document = json.loads(answer)
         decision = document["pools"][pool]
-        running = {
-            host: sum(i["pool"] == pool and i["state"] in _RUNNING for i in report["instances"])
+        states = {
+            host: [each["state"] for each in report["instances"] if each["pool"] == pool]
             for host, report in document["hosts"].items()
         }
-        return Glance(time.monotonic() - since, decision["waiting"], decision["desired"], running)
+        return Glance(
+            seconds=time.monotonic() - since,
+            waiting=decision["waiting"],
+            desired=decision["desired"],
+            running={host: sum(s in _RUNNING for s in there) for host, there in states.items()},
+            leaving=sum(s in _LEAVING for there in states.values() for s in there),
+        )
     except (ValueError, KeyError) as exc:
         raise LabError(f"the scaler's status is not understood: {exc}") from exc
 

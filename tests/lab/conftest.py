@@ -44,7 +44,8 @@ class Lab:
     def until_at_rest(self) -> None:
         def at_rest() -> bool:
             glance = self.look()
-            return glance.waiting == 0 and glance.total == glance.desired == 1
+            is_steady = glance.waiting == glance.leaving == 0
+            return is_steady and glance.total == glance.desired == 1
 
         self.until(at_rest, "one idle browser instance", timeout_s=REST_TIMEOUT_S)
 
