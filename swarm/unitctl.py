@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from swarm.unit_entry import (
     memory_available_mb,
     pressures,
 )
+from swarm.unit_sockets import InstanceError, cancel, converse
 from swarm.unit_watch import RequestError, Words, watch
 
 STATUS_DIRECTORY = Path("/run/swarm/instances")
@@ -47,9 +47,6 @@ _POOL = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _NUMBER = re.compile(r"[1-9][0-9]?")
 _COUNT = re.compile(r"[1-9][0-9]{0,17}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
-_SOCKET = re.compile(r"(?P<pool>[a-z][a-z0-9-]{0,31})-(?P<number>[1-9][0-9]?)\.sock")
-#: Seconds for all instances of the host to answer. One looks for a task for up to five.
-_ANSWER_S = 7.0
 
 Verb = Literal["list", "watch", "start", "stop", "cancel", "drain", "undrain"]
 #: Those about one instance, and nothing else.
@@ -85,10 +82,6 @@ class RefusedError(Exception):
 
 class SystemctlError(Exception):
     """systemctl did not do it; the message is systemctl's own."""
-
-
-class InstanceError(Exception):
-    """The instance did not do it, or its answer proves nothing; the message says why."""
 
 
 def parse_command(words: Sequence[str]) -> Command:
@@ -204,53 +197,6 @@ def _systemctl(*arguments: str) -> str:
     return done.stdout
 
 
-def cancel(task_id: str, control_directory: Path = CONTROL_DIRECTORY) -> dict[str, Any]:
-    """Ask every instance here to give the task up, all at once; what each of them answered."""
-    request = {"version": PROTOCOL_VERSION, "id": task_id, "verb": "cancel", "task_id": task_id}
-    line = json.dumps(request).encode() + b"\n"
-    asked: list[tuple[dict[str, Any], socket.socket | str]] = []
-    for path in sorted(control_directory.glob("*.sock")):
-        if (name := _SOCKET.fullmatch(path.name)) is not None:
-            instance = {"pool": name["pool"], "number": int(name["number"])}
-            if (asked_of := _ask(path, line)) is not None:
-                asked.append((instance, asked_of))
-    deadline = time.monotonic() + _ANSWER_S
-    instances = [{**instance, **_read_answer(asked_of, deadline)} for instance, asked_of in asked]
-    return {"version": PROTOCOL_VERSION, "instances": instances}
-
-
-def _ask(path: Path, line: bytes) -> socket.socket | str | None:
-    """The connection on which an answer will come, or why none will; None without an instance."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(1.0)
-        connection.connect(str(path))
-        connection.sendall(line)
-    except (ConnectionRefusedError, FileNotFoundError):
-        # Its instance was killed, or has just ended: it has nothing any more.
-        connection.close()
-        return None
-    except OSError as exc:
-        connection.close()
-        return exc.strerror or str(exc)
-    return connection
-
-
-def _read_answer(connection: socket.socket | str, deadline: float) -> dict[str, Any]:
-    if isinstance(connection, str):
-        return {"error": connection}
-    with connection:
-        connection.settimeout(max(0.1, deadline - time.monotonic()))
-        try:
-            with connection.makefile("rb") as lines:
-                answer = json.loads(lines.readline(65_536))
-            return {"outcome": answer["outcome"]} if answer["ok"] else {"error": answer["error"]}
-        except TimeoutError:
-            return {"error": f"no answer in {_ANSWER_S:g} s"}
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            return {"error": f"no answer that is understood: {exc}"}
-
-
 def tell(command: Command, control_directory: Path = CONTROL_DIRECTORY) -> dict[str, Any]:
     """Drain an instance, or cancel that: what it answered, and what its cgroup held after it.
 
@@ -258,7 +204,7 @@ def tell(command: Command, control_directory: Path = CONTROL_DIRECTORY) -> dict[
         InstanceError: nobody answered, or not so that it proves anything.
         SystemctlError: systemctl failed or did not answer.
     """
-    answer = _converse(control_directory / f"{command.pool}-{command.number}.sock", command.verb)
+    answer = converse(control_directory / f"{command.pool}-{command.number}.sock", command.verb)
     show = _systemctl("show", command.unit, "--property", ",".join(_PROPERTIES))
     instance = next(iter(parse_show(show)), None)
     if instance is None or instance["main_pid"] != answer["pid"]:
@@ -284,7 +230,7 @@ def stop(command: Command, control_directory: Path = CONTROL_DIRECTORY) -> None:
         InstanceError: it has consumed since, it is another process by now, or nobody answered.
         SystemctlError: systemctl failed or did not answer.
     """
-    answer = _converse(control_directory / f"{command.pool}-{command.number}.sock", "drain")
+    answer = converse(control_directory / f"{command.pool}-{command.number}.sock", "drain")
     now = (answer["state"], answer["pid"], answer["sequence"])
     if now != ("idle", command.pid, command.sequence):
         raise InstanceError(
@@ -292,30 +238,6 @@ def stop(command: Command, control_directory: Path = CONTROL_DIRECTORY) -> None:
             f"and was idle as process {command.pid} under number {command.sequence}"
         )
     _systemctl("stop", "--no-block", command.unit)
-
-
-def _converse(path: Path, verb: Verb) -> dict[str, Any]:
-    # Whatever was said before this moment has another id.
-    request_id = f"{os.getpid()}-{time.monotonic_ns()}"
-    request = {"version": PROTOCOL_VERSION, "id": request_id, "verb": verb}
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_ANSWER_S)
-            connection.connect(str(path))
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            with connection.makefile("rb") as lines:
-                reply = json.loads(lines.readline(65_536))
-        if reply["id"] != request_id:
-            raise InstanceError(f"{path.stem} answered another request: {reply['id']!r:.100}")
-        if not reply["ok"]:
-            raise InstanceError(f"{path.stem}: {reply['error']!s:.500}")
-        return {name: reply[name] for name in ("state", "sequence", "since", "pid")}
-    except TimeoutError as exc:
-        raise InstanceError(f"{path.stem}: no answer in {_ANSWER_S:g} s") from exc
-    except OSError as exc:
-        raise InstanceError(f"{path.stem} does not answer: {exc.strerror or exc}") from exc
-    except (ValueError, KeyError, TypeError) as exc:
-        raise InstanceError(f"{path.stem}: no answer that is understood: {exc}") from exc
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from swarm import unitctl
+from swarm import unit_sockets
 from swarm.cancellation import Cancellation, Found, Verdict
 from swarm.delivery.find import waits
 from tests.integration.stage import Stage
@@ -20,7 +20,7 @@ NAP = {"html": "<p>x</p>"}
 
 def ask(stage: Stage, task_id: str) -> Sequence[Found]:
     """As `swarm cancel` asks a host, without the way there."""
-    answer = unitctl.cancel(task_id, stage.directory / "control")
+    answer = unit_sockets.cancel(task_id, stage.directory / "control")
     return [
         Found(f"{i['pool']}-{i['number']}", i.get("outcome", "error"), i.get("error", ""))
         for i in answer["instances"]

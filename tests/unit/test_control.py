@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from swarm import control_protocol, unitctl, witness
-from swarm.unitctl import Command, InstanceError
+from swarm import control_protocol, unit_sockets, unitctl, witness
+from swarm.unit_sockets import InstanceError
+from swarm.unitctl import Command
 from swarm.worker import control
 from swarm.worker.control import ControlServer
 from swarm.worker.orders import LONGEST_ID, Answer, Orders
@@ -142,23 +143,23 @@ def test_unitctl_gathers_every_instances_answer(server: ControlServer, tmp_path:
         gone.bind(str(deaf))
     (tmp_path / "unknown.sock").touch()
     (tmp_path / "browser-5.sock").write_text("no socket")
-    answer = unitctl.cancel("t", tmp_path)
+    answer = unit_sockets.cancel("t", tmp_path)
     assert answer == {
         "version": 1,
         "instances": [{"pool": "browser", "number": 3, "outcome": "cancelled"}],
     }
-    assert unitctl.cancel("odd", tmp_path)["instances"] == [
+    assert unit_sockets.cancel("odd", tmp_path)["instances"] == [
         {"pool": "browser", "number": 3, "error": "task_id: an odd one"}
     ]
-    assert unitctl.cancel("t", tmp_path / "absent")["instances"] == []
+    assert unit_sockets.cancel("t", tmp_path / "absent")["instances"] == []
 
 
 def test_unitctl_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unitctl, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(unit_sockets, "_ANSWER_S", 0.2)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.bind(str(tmp_path / "browser-1.sock"))
         silent.listen()
-        [instance] = unitctl.cancel("t", tmp_path)["instances"]
+        [instance] = unit_sockets.cancel("t", tmp_path)["instances"]
     assert instance == {"pool": "browser", "number": 1, "error": "no answer in 0.2 s"}
 
 
@@ -321,7 +322,7 @@ def test_an_instance_that_is_not_there_or_silent_is_an_error(
 ) -> None:
     with pytest.raises(InstanceError, match="browser-3 does not answer: No such file"):
         unitctl.tell(Command("drain", "browser", 3), tmp_path)
-    monkeypatch.setattr(unitctl, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(unit_sockets, "_ANSWER_S", 0.2)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.bind(str(tmp_path / "browser-3.sock"))
         silent.listen()
