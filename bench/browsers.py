@@ -21,7 +21,7 @@ from bench.processes import HOST, REPOSITORY, TIMEOUT_S
 from bench.producer import Producer, producer
 from bench.unprivileged import can_sandbox
 from swarm.browse.chromium import ARGUMENTS
-from tests.loopback import free_port
+from tests.loopback import free_port_base
 
 Mode = Literal["prefork", "threads", "solo"]
 
@@ -101,7 +101,7 @@ def _configure(pool: str, concurrency: int, directory: Path, proxy: str | None) 
                 "task_type": "browser",
                 "queues": [pool],
                 "concurrency": concurrency,
-                "metrics_port_base": free_port() - 1,
+                "metrics_port_base": free_port_base(),
             }
         },
         "browser": {

@@ -22,7 +22,14 @@ import jinja2
 import psutil
 import yaml
 
-from tests.loopback import NotifySocket, RedisServer, flower_answers, free_port, wait_until
+from tests.loopback import (
+    NotifySocket,
+    RedisServer,
+    flower_answers,
+    free_port,
+    free_port_base,
+    wait_until,
+)
 from tests.stub_bus import StubBus
 from tests.stub_systemctl import StubSystemctl
 
@@ -68,7 +75,7 @@ class Fleet:
                     "queues": [POOL],
                     "min_instances": instances,
                     "max_instances": instances,
-                    "metrics_port_base": 21000 + free_port() % 9000,
+                    "metrics_port_base": free_port_base(),
                 }
             },
             "hosts": {HOST: {"address": "local", "max_instances": instances}},

@@ -26,7 +26,7 @@ from bench.page import CHROMIUM, served
 from lab.pages import make_server
 from swarm.celery_app import app
 from swarm.client import Client
-from tests.loopback import RedisServer, free_port
+from tests.loopback import RedisServer, free_port_base
 
 ROUNDS = 5
 TIMEOUT_S = 60.0
@@ -107,7 +107,7 @@ def configure(directory: Path, redis_url: str) -> None:
             "browser": {
                 "task_type": "browser",
                 "queues": ["browser"],
-                "metrics_port_base": free_port() - 1,
+                "metrics_port_base": free_port_base(),
             }
         },
         "browser": {

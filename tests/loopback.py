@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
+import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -23,10 +27,41 @@ REDIS = Path("/usr/bin/redis-check-rdb")
 
 
 def free_port() -> int:
+    """A port of loopback that is the caller's: no other caller gets it for long.
+
+    It lies below those that the kernel gives to outgoing connections (from 32768 on by default): of
+    those, any connection may take one between its choice and its use.
+    """
+    return _next_port("port", range(10_000, 20_000), 1)
+
+
+def free_port_base() -> int:
+    """A `metrics_port_base` whose block of a hundred is the caller's."""
+    return _next_port("base", range(20_000, 32_600, 100), 10)
+
+
+def _next_port(kind: str, ports: range, needed: int) -> int:
+    """All processes of this user take turns: the last one given is in a file of theirs."""
+    path = Path(tempfile.gettempdir()) / f"swarm-free-{kind}-{os.getuid()}"
+    with path.open("a+", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        last = file.read()
+        start = ports.index(int(last)) + 1 if last else 0
+        turn = itertools.chain(ports[start:], ports[:start])
+        port = next(port for port in turn if all(map(_is_free, range(port, port + needed))))
+        file.truncate(0)
+        file.write(str(port))
+    return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+        try:
+            taken.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_until(condition: Callable[[], Any], *, timeout_s: float = 20.0, what: str = "it") -> Any:

@@ -21,7 +21,7 @@ from swarm.environment import read_broker
 from swarm.settings import Settings
 from tests.integration.pages import Site
 from tests.integration.worker_process import WorkerProcess
-from tests.loopback import NotifySocket, RedisServer, free_port
+from tests.loopback import NotifySocket, RedisServer, free_port_base
 from tests.programs import CHROMIUM
 
 REPOSITORY = Path(__file__).parents[2]
@@ -155,12 +155,12 @@ def make_stage(directory: Path, redis: RedisServer, site: Site) -> Stage:
                 "task_type": "browser",
                 "queues": ["browser"],
                 "max_instances": 4,
-                "metrics_port_base": 21000 + free_port() % 9000,
+                "metrics_port_base": free_port_base(),
             },
             "analysis": {
                 "task_type": "analysis",
                 "queues": ["analysis"],
-                "metrics_port_base": 31000 + free_port() % 1000,
+                "metrics_port_base": free_port_base(),
             },
         },
         "hosts": {"here": {"address": "local", "max_instances": 8}},

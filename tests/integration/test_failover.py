@@ -20,7 +20,7 @@ from swarm.delivery import ids
 from swarm.delivery.app import Brokerage, DeliveryCelery
 from tests.integration.hosted_stage import HostedStage
 from tests.integration.worker_process import WorkerProcess
-from tests.loopback import RedisServer, free_port, wait_until
+from tests.loopback import RedisServer, free_port_base, wait_until
 
 #: 100 tasks a minute.
 PAUSE_S = 0.6
@@ -80,13 +80,13 @@ def two_brokers(hosted: HostedStage, fallback: RedisServer) -> HostedStage:
         "broker": "fallback",
         "task_type": "analysis",
         "queues": ["analysis"],
-        "metrics_port_base": 40000 + free_port() % 9000,
+        "metrics_port_base": free_port_base(),
     }
     browser = {
         **own,
         "task_type": "browser",
         "queues": ["browser"],
-        "metrics_port_base": 50000 + free_port() % 9000,
+        "metrics_port_base": free_port_base(),
     }
     hosted.delivery.stage.write_config(
         pools={"analysis-fallback": own, "browser-fallback": browser}

@@ -18,7 +18,7 @@ from tests.integration.flower_process import Flower
 from tests.integration.scaler_process import Start
 from tests.integration.stage import Stage
 from tests.integration.worker_process import WorkerProcess
-from tests.loopback import RedisServer, free_port, wait_until
+from tests.loopback import RedisServer, free_port, free_port_base, wait_until
 from tests.stub_systemctl import StubSystemctl
 
 
@@ -261,15 +261,14 @@ def test_a_broker_that_is_away_ends_nothing(
 def with_fallback_pools(stage: Stage) -> None:
     """A pool on the fallback for each of the primary's, with the same queues."""
     pools = yaml.safe_load(stage.config.read_text(encoding="utf-8"))["pools"]
-    taken = max(pool["metrics_port_base"] for pool in pools.values())
     stage.write_config(
         pools={
             f"{name}-fallback": {
                 **pool,
                 "broker": "fallback",
-                "metrics_port_base": taken + 200 * number,
+                "metrics_port_base": free_port_base(),
             }
-            for number, (name, pool) in enumerate(pools.items(), start=1)
+            for name, pool in pools.items()
         },
         brokers={"confirm_down_s": 2.0},
     )
