@@ -115,7 +115,7 @@ contract: setup ## The same tests over fakes and over the real adapters
 
 .PHONY: integration
 integration: setup $(CRAWLEE) ## Real Redis, Flower, Celery worker and Chromium on loopback
-	@$(BIN)/pytest tests/integration -m "not lab" --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/integration -m "not lab" --numprocesses 4 --dist loadfile $(PYTEST_ARGS)
 	@$(BIN)/pytest tests/hostile -m "not lab" $(PYTEST_ARGS)
 
 .PHONY: upstream

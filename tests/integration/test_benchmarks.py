@@ -19,6 +19,8 @@ from tests.integration.stage import REPOSITORY
 from tests.loopback import PASSWORD, REDIS, RedisServer
 from tests.programs import need
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def connect(proxy: CountingProxy, party: str) -> Redis:
     return Redis(port=proxy.ports[party], password=PASSWORD, retry=Retry(NoBackoff(), 0))

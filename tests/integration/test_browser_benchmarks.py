@@ -13,6 +13,8 @@ from tests.integration.benchmarks import run_benchmark
 from tests.integration.stage import REPOSITORY
 from tests.programs import CHROMIUM, need
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def run(module: str, *words: str) -> dict[str, Any]:
     """As root, wherever the repository lies: nobody else may be let in."""

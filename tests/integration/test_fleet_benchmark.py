@@ -7,6 +7,7 @@ import pytest
 from bench.fleet.__main__ import main
 from tests.integration.benchmarks import run_benchmark
 
+pytestmark = pytest.mark.timeout(300)
 CONDITIONS = ("at_rest", "changing", "tenth_unreachable")
 
 
