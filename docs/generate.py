@@ -48,6 +48,9 @@ Made by `make docs` from `swarm/settings.py`; edit it there.
 Read by every service at start, from /etc/swarm/config.yaml or from where `SWARM_CONFIG` says.
 `swarm config check [FILE]` reports every error at once and exits 2 when there is any. An unknown
 key is an error. Keys marked *required* have no default. Names ending in `_s` are seconds.
+
+A deployment writes the file from the inventory: `pools` from `swarm_pools`, `hosts` from the group
+`workers`, `scaler`, `brokers`, `flower`, `browser` and `worker` from `release_scaler` and so on.
 """
 
 

@@ -107,7 +107,13 @@ def test_with_a_hosted_redis_each_pool_gets_a_copy_on_the_fallback(tmp_path: Pat
     assert facts["names"] == ["primary", "fallback"]
     assert facts["own"] == "fallback"
     assert list(facts["pools"]) == ["browser", "analysis", "browser-fallback", "analysis-fallback"]
-    changed = {"broker": "fallback", "min_instances": 0, "spare": 0}
+    changed = {
+        "broker": "fallback",
+        "min_instances": 0,
+        "spare": 0,
+        "blind_instances": 0,
+        "schedules": [],
+    }
     for name, base in (("browser", 9600), ("analysis", 9700)):
         assert facts["pools"][name] == POOLS[name]
         copy = facts["pools"][f"{name}-fallback"]
