@@ -116,13 +116,12 @@ def _schedule_contradictions(name: str, pool: PoolSettings) -> Iterator[Problem]
 def _address_contradictions(settings: Settings) -> Iterator[Problem]:
     owners: dict[tuple[str, int], str] = {}
     for name, host in settings.hosts.items():
-        place = (host.address.casefold().removesuffix("."), host.port)
-        if place in owners:
+        if host.place in owners:
             expected = (
-                f"another address than hosts.{owners[place]}: its instances would count twice"
+                f"another address than hosts.{owners[host.place]}: its instances would count twice"
             )
             yield Problem(f"hosts.{name}.address", repr(host.address), expected)
-        owners[place] = name
+        owners[host.place] = name
     for name, pool in settings.pools.items():
         if 0 < settings.scaler.metrics_port - pool.metrics_port_base <= MAX_INSTANCE_NUMBER:
             expected = (

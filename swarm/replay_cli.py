@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -82,7 +83,7 @@ class _Lines:
                         continue
                     self.understood += 1
                     yield record
-        except (OSError, EOFError) as exc:
+        except (OSError, EOFError, zlib.error) as exc:
             raise ConfigError.of(self.name, str(exc), "a file that can be read to its end") from exc
 
     def _open(self) -> AbstractContextManager[Iterable[bytes]]:

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Mapping
 
 _READY_TIMEOUT_S = 5.0
+#: Bytes of a status line: systemd passes over a datagram of more than 4096, whatever else it says.
+_LONGEST_STATUS = 2000
 
 
 class Notifier:
@@ -26,16 +28,16 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         # Said once, so it waits for room in systemd's queue.
-        self._send(f"READY=1\nSTATUS={status}", wait_s=_READY_TIMEOUT_S)
+        self._send(f"READY=1\nSTATUS={_cut(status)}", wait_s=_READY_TIMEOUT_S)
 
     def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
+        self._send(f"STATUS={_cut(status)}")
 
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
 
     def stopping(self, status: str) -> None:
-        self._send(f"STOPPING=1\nSTATUS={status}")
+        self._send(f"STOPPING=1\nSTATUS={_cut(status)}")
 
     def _send(self, message: str, *, wait_s: float = 0.0) -> None:
         if self._socket is None:
@@ -46,3 +48,10 @@ class Notifier:
         except OSError:
             # systemd is reloading or its queue is full: the next message says it again.
             return
+
+
+def _cut(status: str) -> str:
+    encoded = status.encode()
+    if len(encoded) <= _LONGEST_STATUS:
+        return status
+    return f"{encoded[:_LONGEST_STATUS].decode(errors='ignore')}..."

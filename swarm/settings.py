@@ -171,6 +171,11 @@ class HostSettings(_Section):
     def is_local(self) -> bool:
         return self.address == "local"
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Its sshd, however its name is written: two hosts of one place are one."""
+        return (self.address.casefold().removesuffix("."), self.port)
+
     def serves(self, pool: str) -> bool:
         return self.pools is None or pool in self.pools
 

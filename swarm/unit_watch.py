@@ -38,8 +38,9 @@ LATE_S = 7.0
 #: Longest and shortest time in seconds between two looks at the status files.
 _PAUSE_S = 0.2
 _SHORTEST_PAUSE_S = 0.05
-#: A status file has a few hundred bytes. The user that runs the tasks writes them.
-_LARGEST_WORD = 4096
+#: Bytes of a status file: a few hundred, and the names of the pool's queues. The user that runs the
+#: tasks writes them, and a line with a hundred of them must not be too long for its reader.
+_LARGEST_WORD = 16_384
 
 _Key = tuple[str, int]
 

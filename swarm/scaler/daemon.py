@@ -17,11 +17,13 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from typing import get_args
 
 from swarm import logs
 from swarm.brokers import Broker, BrokerName
 from swarm.delivery.survey import Rhythm
 from swarm.environment import (
+    LogLevel,
     read_credential,
     read_metrics_address,
     read_pools_brokers,
@@ -55,6 +57,7 @@ from swarm.scaler.snapshot import Snapshots
 from swarm.scaler.story import Narrator, status_line
 from swarm.sdnotify import Notifier
 from swarm.settings import HostSettings, Settings
+from swarm.variables import VariableReader
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ _NEWS_SHARE = 0.025
 #: Seconds in which every host should have been heard of, or not, before the first turn: else what
 #: runs on the others would be taken for the whole fleet.
 _SETTLE_S = 20.0
+#: The same for a host that has another name now; turns wait for it.
+_RENAMED_SETTLE_S = 5.0
 
 
 def main(environ: Mapping[str, str] = os.environ, *, dry_run: bool = False) -> int:
@@ -82,7 +87,10 @@ def main(environ: Mapping[str, str] = os.environ, *, dry_run: bool = False) -> i
     settings = read_with_hosts(environ)
     brokers = read_pools_brokers(settings, environ)
     notifier = Notifier(environ)
-    level = environ.get("SWARM_LOGLEVEL", "info")
+    reader = VariableReader(environ)
+    level = reader.choice("SWARM_LOGLEVEL", get_args(LogLevel), default="info")
+    if reader.problems:
+        raise ConfigError(reader.problems)
     logs.setup(level, under_systemd=notifier.under_systemd, environ=environ)
     with hold_lock(settings.scaler.data_directory / "scaler.lock"):
         asyncio.run(Daemon(settings, brokers, notifier, environ, dry_run=dry_run).run())
@@ -138,9 +146,7 @@ class Daemon:
             hosts = Hosts(self._channel, silent_for_s=scaler.unseen_counts_s)
             await stack.enter_async_context(hosts)
             await hosts.take(self._settings.hosts)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_SETTLE_S):
-                    await asyncio.gather(*(each.settled() for each in hosts.units.values()))
+            await _settled(hosts, _SETTLE_S)
             stack.callback(self._decisions.close)
             path = control_path(scaler)
             await stack.enter_async_context(ControlSocket(path, self._control.answer))
@@ -192,10 +198,18 @@ class Daemon:
         except ConfigError as exc:
             self._config.refuse(exc)
             return
-        added, taken_out = settings.hosts.keys() - before, before - settings.hosts.keys()
-        for what, names in (("added", added), ("taken out, left as they are emptied", taken_out)):
+        taken_out = before - settings.hosts.keys()
+        renamed = taken_out - hosts.leaving
+        for what, names in (
+            ("added", settings.hosts.keys() - before),
+            ("taken out, left as they are emptied", taken_out - renamed),
+            ("that have another name now", renamed),
+        ):
             if names:
                 log.info("hosts %s: %s", what, ", ".join(sorted(names)))
+        if renamed:
+            # What runs there counts at once, or as many would be started elsewhere.
+            await _settled(hosts, _RENAMED_SETTLE_S)
         self._apply(hosts, reconciler)
 
     def _apply(self, hosts: Hosts[WatchedUnits], reconciler: Reconciler) -> None:
@@ -317,3 +331,10 @@ class Daemon:
             self._snapshot_failed = True
         else:
             self._snapshot_failed = False
+
+
+async def _settled(hosts: Hosts[WatchedUnits], wait_s: float) -> None:
+    """Return when every host was heard of, or not, and after so many seconds at the latest."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await asyncio.gather(*(each.settled() for each in hosts.units.values()))

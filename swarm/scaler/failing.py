@@ -73,11 +73,15 @@ def breaker_is_open(
     observation: Observation,
 ) -> bool:
     """Whether they do on half of the hosts at least: it is hardly the hosts' fault then."""
-    serving = sum(
-        isinstance(report, HostReport) and settings.hosts[host].serves(pool)
+    serving = {
+        host
         for host, report in observation.hosts.items()
-    )
-    return 0 < serving <= 2 * len(suspects(found, pool))
+        if isinstance(report, HostReport)
+        and settings.hosts[host].serves(pool)
+        and host not in observation.drained
+    }
+    # What failed where nothing may be started says nothing of those where it may.
+    return 0 < len(serving) <= 2 * len(serving.intersection(suspects(found, pool)))
 
 
 def _may_have_failed(instance: Instance) -> bool:

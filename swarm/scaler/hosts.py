@@ -2,7 +2,8 @@
 
     added ──> in force ──> taken out of config.yaml ──> empty, or silent for long ──> forgotten
 
-Of one that was taken out nothing is stopped but what is idle, and nothing is started there.
+Of one that was taken out nothing is stopped but what is idle, and nothing is started there. One
+that has another name now is forgotten under the former at once.
 """
 
 from __future__ import annotations
@@ -68,7 +69,12 @@ class Hosts(Generic[Units]):
             await self._channels[name].aclose()
         self._channels |= channels
         self.units |= units
+        places = {host.place for host in hosts.values()}
         for name in self.settings.keys() - hosts.keys():
+            if self.settings[name].place in places:
+                # It has another name now, under which what runs there would count again.
+                await self._forget(name)
+                continue
             self._leaving.setdefault(name)
             self.settings[name] = self.settings[name].model_copy(update={"pools": ()})
         for name in hosts:

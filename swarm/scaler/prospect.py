@@ -50,24 +50,23 @@ def of_drain(
         return
     pins = {(order.host, order.pool, order.number) for order in orders if order.number is not None}
     instances = [each for each in report.instances if each.state is not InstanceState.FAILED]
-    leaving = [each for each in instances if each.key not in pins]
+    strangers = [each for each in instances if each.pool not in settings.pools]
+    leaving = [each for each in instances if each.key not in pins and each.pool in settings.pools]
     idle = sum(each.state is InstanceState.IDLE for each in leaving)
     if not instances:
         yield "no instance is there"
     if idle:
         yield f"{idle} idle: stopped once they have proved it, within some {_PROOF_S} s"
     if idle < len(leaving):
-        longest = max(
-            settings.pools[each.pool].task_time_limit_s
-            for each in leaving
-            if each.pool in settings.pools
-        )
+        longest = max(settings.pools[each.pool].task_time_limit_s for each in leaving)
         yield (
             f"{len(leaving) - idle} not idle: each is stopped after its task, "
             f"which may take {longest} s"
         )
+    for each in strangers:
+        yield f"{each.name} stays: config.yaml has no pool {each.pool}"
     for each in instances:
-        if each.key in pins:
+        if each.key in pins and each.pool in settings.pools:
             yield f"{each.name} stays: it is pinned"
     yield from _hindrances(orders, starts=False, stops=bool(leaving))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from swarm.scaler.model import (
@@ -24,6 +24,7 @@ from swarm.scaler.model import (
 )
 from swarm.scaler.orders import Order, OrderKind
 
+_DIGITS = re.compile(r"[0-9]+")
 _COUNTS = re.compile(r"[0-9]+ of [0-9]+ starts")
 _VERBS = {
     Start: "start",
@@ -44,6 +45,8 @@ _TROUBLED = _HOLDING | {
 }
 
 
+#: Names in a line; the journal has named every host that is away.
+_NAMED = 5
 #: Seconds of calm after which a step or a limit is news, though it was told before.
 _FORGOTTEN_S = 60.0
 
@@ -57,7 +60,8 @@ class Narrator:
         self._told: dict[str, Decision] = {}
         self._calm_since: dict[str, float] = {}
         self._errors: dict[tuple[str, str], str | None] = {}
-        self._hosts: dict[str, str | None] = {}
+        self._away: dict[str, set[str]] = {}
+        """Hosts that do not answer, and the reasons that were told since they last did."""
         self._down: frozenset[str] = frozenset()
         self._troubled: set[str] = set()
         self._notes: frozenset[str] = frozenset()
@@ -102,13 +106,14 @@ class Narrator:
 
     def _host_lines(self, observation: Observation) -> Iterator[tuple[bool, str]]:
         for name, report in observation.hosts.items():
-            reason = report.reason if isinstance(report, Unknown) else None
-            known = self._hosts.get(name)
-            if reason is not None and known is None:
-                yield True, f"{name} does not answer, its instances are unknown: {reason}"
-            elif reason is None and known is not None:
-                yield False, f"{name} answers again"
-            self._hosts[name] = reason
+            if not isinstance(report, Unknown):
+                if self._away.pop(name, None):
+                    yield False, f"{name} answers again"
+                continue
+            told = self._away.setdefault(name, set())
+            if (kind := _DIGITS.sub("", report.reason)) not in told:
+                told.add(kind)
+                yield True, f"{name} does not answer, its instances are unknown: {report.reason}"
 
     def _instance_lines(self, outcome: Outcome) -> Iterator[tuple[bool, str]]:
         """An instance that is paused near its limits says so in its own journal."""
@@ -216,9 +221,16 @@ def status_line(
     )
     away = sorted(h for h, r in outcome.observation.hosts.items() if isinstance(r, Unknown))
     if away:
-        held.append(f"away: {', '.join(away)}")
+        held.append(f"away: {_several(away)}")
     told = [str(order) for order in orders if order.kind is not OrderKind.PIN]
     return "; ".join([*parts, *held, *told])
+
+
+def _several(names: Sequence[str]) -> str:
+    """The first few where they are many."""
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} others"
 
 
 def _for_how_long(decision: Decision, held_since: Mapping[str, float], now: float) -> str:

@@ -51,6 +51,16 @@ async def test_a_local_program_that_hangs_is_killed_in_time(tmp_path: Path) -> N
         os.kill(int(pid_file.read_text()), 0)
 
 
+async def test_few_local_programs_run_at_once(tmp_path: Path) -> None:
+    code = (
+        f"import os, time, pathlib; own = pathlib.Path({str(tmp_path)!r}, str(os.getpid()));"
+        "own.touch(); time.sleep(0.2); print(len(os.listdir(own.parent))); own.unlink()"
+    )
+    runner = python(code)
+    counts = await asyncio.gather(*(runner.run("list") for _ in range(10)))
+    assert max(map(int, counts)) <= 4
+
+
 @contextmanager
 def little_memory() -> Iterator[None]:
     """Some times the longest answer, at most."""

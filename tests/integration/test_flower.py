@@ -52,6 +52,19 @@ async def test_a_flower_that_is_away_is_unknown() -> None:
     assert length.reason.startswith("Flower is away")
 
 
+async def test_a_certificate_that_is_not_trusted_is_said_as_such(
+    shared: Stage, tmp_path: Path
+) -> None:
+    tls = make_certificates(tmp_path / "certificates").server_context(ask_clients=False)
+    with HostedRedis(("127.0.0.1", shared.redis.port), tls=tls) as service:
+        settings = FlowerSettings(url=f"https://127.0.0.1:{service.port}")
+        async with FlowerQueues(settings, Flower.auth) as queues:
+            answer = await queues.waiting(["browser"])
+    length = answer["browser"]
+    assert isinstance(length, Unknown)
+    assert "certificate" in length.reason
+
+
 async def test_a_broker_that_is_away_makes_the_lengths_unknown(
     shared: Stage, queues: FlowerQueues
 ) -> None:

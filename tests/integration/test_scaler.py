@@ -356,6 +356,26 @@ def test_a_scaler_without_its_ssh_key_is_exit_2(stage: Stage) -> None:
     assert "scaler.ssh_key" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("SWARM_LOGLEVEL", "verbose", "SWARM_LOGLEVEL: got 'verbose', expected one of debug, info"),
+        ("SWARM_METRICS_ADDRESS", "a..b", "expected an address of this host and a free port"),
+    ],
+)
+def test_a_wrong_variable_of_the_scaler_is_exit_2(
+    stage: Stage, variable: str, value: str, told: str
+) -> None:
+    stage.write_config(
+        scaler={"metrics_port": free_port(), "state_directory": str(stage.directory)},
+        hosts={"here": {"address": "local", "max_instances": 8}},
+    )
+    ran = stage.swarm("scaler", "run", **{variable: value})
+    assert ran.returncode == 2, ran
+    assert told in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_a_scaler_without_hosts_is_exit_2(stage: Stage) -> None:
     document = yaml.safe_load(stage.config.read_text(encoding="utf-8"))
     del document["hosts"]

@@ -50,6 +50,16 @@ def test_a_signal_grows_old_while_it_is_unknown() -> None:
     assert page.signal("host", "h1") == 60
 
 
+def test_what_was_taken_out_has_no_age() -> None:
+    page = Page()
+    hosts: dict[str, HostReport | Unknown] = {"h1": HostReport(()), "h2": HostReport(())}
+    page.ages.saw(Outcome(make_observation(7, hosts=hosts), {}), ())
+    assert page.signal("host", "h2") is not None
+    page.ages.saw(Outcome(make_observation(7, hosts={"h1": HostReport(())}), {}), ())
+    assert page.signal("host", "h1") is not None
+    assert page.signal("host", "h2") is None
+
+
 def test_an_order_is_shown_for_as_long_as_it_holds() -> None:
     page = Page()
     orders = (

@@ -558,6 +558,49 @@ async def test_a_host_that_is_away_is_tried_again_with_growing_pauses(
     assert host.news == 3
 
 
+async def test_a_host_that_was_away_for_days_is_heard_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def uniform(_: float, longest: float) -> float:
+        pauses.append(longest)
+        return 0.0
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    await host.heard(entry(1))
+    host.runner.error = CommandError("SSH: Connection refused")
+    assert host.runner.listener is not None
+    host.runner.listener.ended(host.runner.error)
+    for _ in range(20_000):
+        await asyncio.sleep(0)
+    assert len(pauses) > 2000
+    assert max(pauses) == 30
+    assert reason(await host.report()) == "SSH: Connection refused"
+    host.runner.error = None
+    await host.heard(entry(1))
+    assert isinstance(await host.report(), HostReport)
+
+
+async def test_an_error_of_our_own_does_not_end_the_channel(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def watch(_: Listener) -> Watch:
+        raise KeyError("nobody thought of it")
+
+    await host.heard(entry(1))
+    assert host.runner.listener is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(host.runner, "watch", watch)
+        host.runner.listener.ended(CommandError("SSH: connection lost"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert "nobody thought of it" in reason(await host.report())
+    assert "the channel ended on an error of the scaler's own" in caplog.text
+    await host.heard(entry(1))
+    assert isinstance(await host.report(), HostReport)
+
+
 async def test_what_was_just_started_is_seen_at_once(host: Host) -> None:
     await host.heard(entry(1))
 

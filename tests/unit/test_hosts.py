@@ -105,6 +105,17 @@ async def test_one_that_comes_back_is_in_force_again(
     assert channels.open == ["h1", "h2"]
 
 
+@pytest.mark.parametrize("was_leaving", [False, True])
+async def test_one_that_has_another_name_now_is_not_there_twice(
+    hosts: Hosts[UnitManager], channels: Channels, *, was_leaving: bool
+) -> None:
+    if was_leaving:
+        await hosts.take({"h1": H1})
+    await hosts.take({"h1": H1, "vm": H2.model_copy(update={"max_instances": 9})})
+    assert hosts.leaving == frozenset()
+    assert list(hosts.settings) == list(hosts.units) == channels.open == ["h1", "vm"]
+
+
 async def test_what_cannot_be_opened_changes_nothing(
     hosts: Hosts[UnitManager], channels: Channels
 ) -> None:

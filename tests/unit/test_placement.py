@@ -229,6 +229,20 @@ def test_half_of_the_hosts_open_the_breaker() -> None:
     assert not breaker_is_open(failures(settings, many), "browser", settings, many)
 
 
+@pytest.mark.parametrize("away", ["drained", "without the pool"])
+def test_what_failed_where_nothing_may_start_opens_no_breaker(away: str) -> None:
+    failed = [make_instance(number, "failed") for number in (1, 2, 3)]
+    one, settings = fleet(failed), make_settings()
+    if away == "drained":
+        one = replace(one, drained=frozenset({"h1"}))
+    else:
+        hosts = {**settings.hosts, "h1": make_host(pools=("analysis",))}
+        settings = settings.model_copy(update={"hosts": hosts})
+    found = failures(settings, one)
+    assert suspects(found, "browser") == ["h1"]
+    assert not breaker_is_open(found, "browser", settings, one)
+
+
 class TestMemory:
     """A pool whose instances take 420 MB."""
 

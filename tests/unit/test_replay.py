@@ -251,6 +251,8 @@ def test_a_file_without_a_line_of_decisions_is_named(files: Files) -> None:
     assert "decisions.jsonl: got no line of decisions" in output
     torn = files.directory / "torn.gz"
     torn.write_bytes(gzip.compress(b"x" * 10_000)[:20])
-    for path in (torn, files.directory / "absent.jsonl", files.directory):
+    damaged = files.directory / "damaged.gz"
+    damaged.write_bytes(gzip.compress(b"x" * 10_000)[:10] + b"\xff" * 20)
+    for path in (torn, damaged, files.directory / "absent.jsonl", files.directory):
         _, output = files.run(str(path), "--config", str(files.config()))
         assert "expected a file that can be read to its end" in output

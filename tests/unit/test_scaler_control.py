@@ -139,6 +139,15 @@ def test_a_drain_tells_what_becomes_of_whom(desk: Desk) -> None:
     assert desk.lines("undrain", host="h1") == ["h1 is not drained"]
 
 
+def test_a_drain_leaves_alone_what_config_yaml_does_not_have(desk: Desk) -> None:
+    desk.see(make_instance(1, "busy", pool="old"))
+    assert desk.lines("drain", host="h1")[1:] == [
+        "nothing is started there until `swarm scaler undrain h1`",
+        "celery-old@1 on h1 stays: config.yaml has no pool old",
+    ]
+    assert [order.host for order in desk.orders.standing()] == ["h1"]
+
+
 def test_a_drain_of_a_host_that_is_empty_or_away_says_so(desk: Desk) -> None:
     desk.see()
     assert desk.lines("drain", host="h1")[-1] == "no instance is there"

@@ -53,6 +53,16 @@ def test_each_call_is_one_datagram(notifier: Notifier, listener: socket.socket) 
     ]
 
 
+def test_systemd_takes_the_datagram_however_long_the_status_is(
+    notifier: Notifier, listener: socket.socket
+) -> None:
+    notifier.ready("é" * 5000)
+    told = listener.recv(10_000)
+    assert len(told) <= 4096
+    assert told.startswith(b"READY=1\nSTATUS=\xc3\xa9")
+    assert told.decode().endswith("é...")
+
+
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}])
 def test_without_systemd_nothing_happens(environ: dict[str, str]) -> None:
     notifier = Notifier(environ)

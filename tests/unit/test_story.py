@@ -126,6 +126,14 @@ def test_a_host_leaves_and_returns_once() -> None:
     assert lines[4] == []
 
 
+def test_each_reason_why_a_host_is_away_is_told_once() -> None:
+    reasons = ["no answer in 10 s", "no answer in 8 s", "another key", "no answer in 10 s"]
+    lines = told([outcome(instances=Unknown(reason)) for reason in reasons])
+    away = [[text for _, text in each if "does not answer" in text] for each in lines]
+    assert [len(each) for each in away] == [1, 0, 1, 0]
+    assert lines[2] == [(True, "h1 does not answer, its instances are unknown: another key")]
+
+
 def test_an_instance_that_does_not_report_is_told_once() -> None:
     silent = outcome(instances=[make_instance(1, "unreported", trouble="it left no status file")])
     lines = told([outcome(), silent, silent, outcome(), silent])
@@ -210,6 +218,12 @@ def test_the_status_line_says_what_holds_it_back() -> None:
         "browser 1 of 6, waiting unknown; holding: queue length unknown (401); away: h2"
     )
     assert status_line(outcome(waiting=12), {"browser": 6}) == "browser 1 of 6, waiting 12"
+
+
+def test_the_status_line_names_few_of_many_hosts() -> None:
+    hosts = {f"h{number}": Unknown("no answer") for number in range(1, 1000)}
+    line = status_line(outcome(HELD, waiting=12, hosts=hosts), {"browser": 6})
+    assert line.endswith("away: h1, h10, h100, h101, h102 and 994 others")
 
 
 def test_the_status_line_says_for_how_long_it_holds() -> None:

@@ -254,7 +254,8 @@ async def test_what_a_broker_holds_is_done_however_long_the_other_is_down(
         if name == lost:
             broker.lose()
         else:
-            broker.queues.lengths["browser"] += 40
+            # As many as four workers do in the time that follows, whatever waited before.
+            broker.queues.lengths["browser"] = 40
     [held] = [broker for name, broker in fleet.brokers.items() if name != lost]
     for _ in range(200):
         await fleet.turn()

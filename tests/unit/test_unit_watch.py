@@ -141,13 +141,18 @@ class TestWords:
         (tmp_path / "browser-3.json").unlink()
         assert words.of(entry()) is None
 
+    def test_a_word_with_many_queues_is_read(self, tmp_path: Path) -> None:
+        queues = tuple(f"browser.tenant-{number:04}" for number in range(400))
+        make_status(number=3, pid=812, queues=queues).write(tmp_path)
+        assert Words(str(tmp_path)).of(entry())["queues"] == list(queues)
+
     def test_a_word_of_an_earlier_process_is_none(self, tmp_path: Path) -> None:
         make_status(number=3, pid=812).write(tmp_path)
         words = Words(str(tmp_path))
         assert words.of(entry(main_pid=813)) is None
         assert words.of(entry(main_pid=812)) is not None
 
-    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 10_000, b" " * 5000])
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 10_000, b" " * 20_000])
     def test_garbage_is_no_word(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "browser-3.json").write_bytes(content)
         assert Words(str(tmp_path)).of(entry()) is None

@@ -34,6 +34,13 @@ class Ages(Collector):
         for host, report in observation.hosts.items():
             if isinstance(report, HostReport):
                 self._seen_at["host", host] = observation.seen_at(host)
+        # Of what is no longer in config.yaml nothing will ever be known again.
+        subjects = {"queue": observation.waiting, "host": observation.hosts}
+        self._seen_at = {
+            (signal, subject): at
+            for (signal, subject), at in self._seen_at.items()
+            if subject in subjects[signal]
+        }
         self._orders = orders
 
     def collect(self) -> Iterable[GaugeMetricFamily]:

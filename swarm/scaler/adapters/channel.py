@@ -12,6 +12,7 @@ While there is no picture, or its last line is older than `SILENCE_S`, the host 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,8 @@ from swarm.scaler.model import DrainReading, HostReport, Instance, InstanceState
 from swarm.scaler.ports import CommandError, CommandRefusedError, CommandRunner, Watch
 from swarm.unit_watch import HEARTBEAT_S
 
+log = logging.getLogger(__name__)
+
 #: Age in seconds of the last line beyond which nothing of a host is believed: a heartbeat, and half
 #: of one for the way.
 SILENCE_S = 1.5 * HEARTBEAT_S
@@ -37,6 +40,8 @@ _CATCH_UP_S = 1.0
 #: Longest pause in seconds before a channel is opened again. Pauses are drawn from zero to a bound
 #: that doubles from one second ("full jitter"), so that a thousand hosts do not come at once.
 _LONGEST_PAUSE_S = 30.0
+#: Failures in a row after which the bound is the longest; the power of many more is no float.
+_LAST_DOUBLING = 5
 #: Seconds between two lists of a host without `watch`, and until `watch` is tried there again.
 _LIST_PAUSE_S = 2.0
 _LISTS_S = 60.0
@@ -175,10 +180,17 @@ class WatchedUnits:
             try:
                 await self._hear()
             except CommandError as exc:
-                failures = 0 if isinstance(self._shown, HostReport) else failures + 1
-                self._lose(exc)
-                longest_s = min(_LONGEST_PAUSE_S, 2.0**failures)
-                await asyncio.sleep(random.uniform(0, longest_s))  # noqa: S311 - spreads, hides nothing
+                error = exc
+            except Exception as exc:
+                # Else the host would be unknown for good, and nobody would learn why.
+                log.exception("%s: the channel ended on an error of the scaler's own", self._host)
+                error = CommandError(f"an error of the scaler's own: {exc!r}")
+            else:
+                continue
+            failures = 0 if isinstance(self._shown, HostReport) else failures + 1
+            self._lose(error)
+            longest_s = min(_LONGEST_PAUSE_S, 2.0 ** min(failures, _LAST_DOUBLING))
+            await asyncio.sleep(random.uniform(0, longest_s))  # noqa: S311 - spreads, hides nothing
 
     async def _hear(self) -> None:
         """Hear of the host for as long as that goes well.

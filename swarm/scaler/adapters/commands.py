@@ -24,7 +24,8 @@ from swarm.scaler.ports import (
 )
 from swarm.settings import HostSettings, ScalerSettings
 
-#: Commands at once on one SSH connection, beside the watch; sshd's MaxSessions is 10 by default.
+#: Commands at once on one host, beside the watch. On an SSH connection sshd allows ten sessions
+#: (MaxSessions) by default.
 _SESSIONS_PER_HOST = 4
 #: Handshakes of one daemon at once: each takes some milliseconds of its processor, and a thousand
 #: that began together would all be late.
@@ -90,8 +91,13 @@ class LocalRunner:
         self._program = tuple(program)
         self._timeout_s = timeout_s
         self._watches: set[_LocalWatch] = set()
+        self._sessions = asyncio.Semaphore(_SESSIONS_PER_HOST)
 
     async def run(self, *words: str) -> str:
+        async with self._sessions:
+            return await self._run(*words)
+
+    async def _run(self, *words: str) -> str:
         answer = _LocalAnswer()
         try:
             transport, _ = await asyncio.get_running_loop().subprocess_exec(

@@ -108,6 +108,8 @@ class FlowerQueues:
             return Unknown(f"{self._name}'s answer has more than {exc.most} bytes")
         except TimeoutError:
             return Unknown(f"{self._name} did not answer in {self._timeout.total:g} s")
+        except aiohttp.ClientConnectorCertificateError as exc:
+            return Unknown(f"{self._name}'s certificate is refused: {exc.certificate_error}")
         except (ValueError, RecursionError):
             return Unknown(f"{self._name}'s answer is not JSON")
         except aiohttp.ClientConnectorError as exc:

@@ -254,14 +254,16 @@ class ScalerMetrics:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, address, port).start()
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
             await self.close()
+            # A name that is none in the DNS is no OSError, and has no strerror.
+            reason = exc.strerror if isinstance(exc, OSError) else exc
             raise ConfigError(
                 [
                     Problem(
                         "SWARM_METRICS_ADDRESS and scaler.metrics_port",
                         f"{address} port {port}",
-                        f"an address of this host and a free port ({exc.strerror})",
+                        f"an address of this host and a free port ({reason})",
                     )
                 ]
             ) from exc
