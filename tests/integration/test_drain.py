@@ -228,9 +228,7 @@ def test_the_status_file_and_the_metrics_tell_of_it(delivery: DeliveryStage) -> 
         lambda: worker.status()["drain"]["state"] == "idle", timeout_s=3, what="idle in the file"
     )
     assert worker.status()["drain"]["sequence"] == sequence
-    assert worker.notify.told.count(
-        "STATUS=analysis: drained, 0 busy of 1, 1 done, redis primary"
-    ), worker.notify.told
+    worker.wait_told("STATUS=analysis: drained, 0 busy of 1, 1 done, redis primary")
     tell(worker, "undrain")
     wait_until(lambda: "drain" not in worker.status(), timeout_s=3, what="its end in the file")
 

@@ -133,7 +133,7 @@ def test_an_idle_worker_takes_tasks_again_after_the_wall(hosted: HostedStage) ->
     hosted.service.reach_limit()
     hosted.service.restart()
     wait_until(lambda: instance.status()["broker"] == "limited", timeout_s=20, what="its word")
-    assert any("redis primary limited" in line for line in instance.notify.told)
+    instance.wait_told("redis primary limited")
     result = hosted.delivery.send("note", "waiting")
     time.sleep(3)
     assert hosted.delivery.runs() == []

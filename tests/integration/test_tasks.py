@@ -282,7 +282,7 @@ def test_the_instance_says_how_it_is(shared: Stage, worker: WorkerProcess) -> No
     wait_until(lambda: worker.status()["active"] == 1, timeout_s=2, what="a busy status")
     busy = worker.status()
     assert busy["idle_since"] is None
-    assert f"STATUS=browser: 1 busy of 1, {before['done']} done" in "\n".join(worker.notify.told)
+    worker.wait_told(f"STATUS=browser: 1 busy of 1, {before['done']} done")
     done(shared.client.result(task_id, wait_s=20))
     idle = wait_until(
         lambda: worker.status() if worker.status()["active"] == 0 else None, timeout_s=3

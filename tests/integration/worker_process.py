@@ -34,6 +34,10 @@ class WorkerProcess:
     def ready(self) -> bool:
         return "READY=1" in self.notify.told
 
+    def wait_told(self, words: str) -> None:
+        """Until systemd has been told so; the status file says it a little earlier."""
+        wait_until(lambda: words in "\n".join(self.notify.told), timeout_s=5, what=f"{words!r}")
+
     def wait_ready(self) -> None:
         wait_until(lambda: self.ready or self.process.poll() is not None, what="READY=1")
         assert self.ready, self.log
