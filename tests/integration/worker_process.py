@@ -39,7 +39,9 @@ class WorkerProcess:
         wait_until(lambda: words in "\n".join(self.notify.told), timeout_s=5, what=f"{words!r}")
 
     def wait_ready(self) -> None:
-        wait_until(lambda: self.ready or self.process.poll() is not None, what="READY=1")
+        wait_until(
+            lambda: self.ready or self.process.poll() is not None, timeout_s=60, what="READY=1"
+        )
         assert self.ready, self.log
 
     def wait_exit(self, *, timeout_s: float = 20.0) -> int:
