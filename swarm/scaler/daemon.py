@@ -192,17 +192,18 @@ class Daemon:
     async def _change_hosts(
         self, settings: Settings, hosts: Hosts[WatchedUnits], reconciler: Reconciler
     ) -> None:
-        before = hosts.settings.keys() - hosts.leaving
+        known = set(hosts.settings)
+        before = known - hosts.leaving
         try:
             await hosts.take(settings.hosts)
         except ConfigError as exc:
             self._config.refuse(exc)
             return
-        taken_out = before - settings.hosts.keys()
-        renamed = taken_out - hosts.leaving
+        renamed = known - hosts.settings.keys()
+        taken_out = before - settings.hosts.keys() - renamed
         for what, names in (
             ("added", settings.hosts.keys() - before),
-            ("taken out, left as they are emptied", taken_out - renamed),
+            ("taken out, left as they are emptied", taken_out),
             ("that have another name now", renamed),
         ):
             if names:

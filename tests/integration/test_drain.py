@@ -228,7 +228,8 @@ def test_the_status_file_and_the_metrics_tell_of_it(delivery: DeliveryStage) -> 
         lambda: worker.status()["drain"]["state"] == "idle", timeout_s=3, what="idle in the file"
     )
     assert worker.status()["drain"]["sequence"] == sequence
-    worker.wait_told("STATUS=analysis: drained, 0 busy of 1, 1 done, redis primary")
+    line = "STATUS=analysis: drained, 0 busy of 1, 1 done, redis primary"
+    wait_until(lambda: line in worker.notify.told, timeout_s=3, what="STATUS of it")
     tell(worker, "undrain")
     wait_until(lambda: "drain" not in worker.status(), timeout_s=3, what="its end in the file")
 

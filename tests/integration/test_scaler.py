@@ -141,6 +141,25 @@ def test_hosts_come_and_go_with_the_configuration(
     assert not any(" st" in call for call in systemctl.calls)
 
 
+def test_a_host_with_another_name_goes_on_under_it(
+    stage: Stage, systemctl: StubSystemctl, start: Start
+) -> None:
+    """And is not taken for two, of which one is to be emptied and the other needs its instance."""
+    systemctl.add("celery-browser@1.service")
+    scaler = start(None)
+    document = yaml.safe_load(stage.config.read_text(encoding="utf-8"))
+    document["hosts"] = {"home": document["hosts"]["here"]}
+    scratch = stage.config.with_suffix(".new")
+    scratch.write_text(yaml.safe_dump(document), encoding="utf-8")
+    scratch.replace(stage.config)
+    wait_until(lambda: "hosts that have another name now: here" in scaler.log, what="the line")
+    turns = scaler.notify.told.count("WATCHDOG=1")
+    wait_until(lambda: scaler.notify.told.count("WATCHDOG=1") >= turns + 4, what="four turns")
+    assert scaler.state()["hosts"].keys() == {"home"}
+    assert "taken out" not in scaler.log
+    assert all(" show " in call for call in systemctl.calls)
+
+
 def instance_of(worker: WorkerProcess, systemctl: StubSystemctl, unit: str) -> None:
     """Let systemd show it as one that runs, with its processes in a cgroup of its own."""
     main = psutil.Process(worker.process.pid)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -23,6 +24,8 @@ POOLS = {
         "min_instances": 1,
         "max_instances": 6,
         "spare": 1,
+        "blind_instances": 2,
+        "schedules": [{"start": "0 8 * * 1-5", "duration": "10h", "min_instances": 3}],
         "metrics_port_base": 9100,
     },
     "analysis": {"task_type": "analysis", "queues": ["analysis"], "metrics_port_base": 9200},
@@ -68,6 +71,66 @@ def work_out(tmp_path: Path, **variables: Any) -> dict[str, Any]:
     facts = json.loads((tmp_path / "facts").read_text(encoding="utf-8"))
     assert isinstance(facts, dict)
     return facts
+
+
+def deployed(tmp_path: Path, **variables: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """config.yaml for a controller that is a worker too, and one more; their metrics' addresses."""
+    roles = REPOSITORY / "roles"
+    hosts = {
+        name: {"swarm_address": address, "ansible_connection": "local"}
+        for name, address in (("both", "10.77.0.10"), ("far", "10.77.0.11"))
+    }
+    groups: dict[str, Any] = {
+        "controllers": {"hosts": {"both": {}}},
+        "workers": {"hosts": {name: {} for name in hosts}},
+    }
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(
+        json.dumps({"all": {"hosts": hosts, "children": groups}}), encoding="utf-8"
+    )
+    files = [
+        str(roles / name)
+        for name in ("release/defaults/main.yml", "release/vars/main.yml", "brokers/vars/main.yml")
+    ]
+    address = {
+        "content": "{{ worker_metrics_address }}",
+        "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}",
+    }
+    config = {"src": str(roles / "release/templates/config.yaml.j2"), "dest": f"{tmp_path}/config"}
+    document = {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars": {"brokers_hosted_url": ""},
+        "vars_files": [*files, str(roles / "worker/defaults/main.yml")],
+        "tasks": [
+            {"ansible.builtin.copy": {**address, "mode": "0600"}},
+            {"ansible.builtin.template": {**config, "mode": "0600"}, "run_once": True},
+        ],
+    }
+    playbook = tmp_path / "playbook.yml"
+    playbook.write_text(json.dumps([document]), encoding="utf-8")
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    words = [program, "-i", str(inventory), str(playbook)]
+    status, said = play(words, tmp_path, {"swarm_pools": POOLS} | variables)
+    assert status == 0, said
+    settings = yaml.safe_load((tmp_path / "config").read_text(encoding="utf-8"))
+    assert isinstance(settings, dict)
+    return settings, {name: (tmp_path / name).read_text(encoding="utf-8") for name in hosts}
+
+
+def test_metrics_are_served_where_the_scaler_says_that_they_are(tmp_path: Path) -> None:
+    settings, addresses = deployed(tmp_path)
+    assert addresses == {"both": "127.0.0.1", "far": "10.77.0.11"}
+    assert settings["hosts"]["both"]["address"] == "local", "of which Prometheus is told 127.0.0.1"
+    assert settings["hosts"]["far"]["address"] == "10.77.0.11"
+
+
+def test_a_section_of_config_yaml_is_there_when_it_is_set(tmp_path: Path) -> None:
+    worker = {"pause_above_memory": 0.8}
+    settings, _ = deployed(tmp_path, release_worker=worker)
+    assert settings["worker"] == worker
+    settings, _ = deployed(tmp_path)
+    assert "worker" not in settings
 
 
 def test_the_example_for_this_machine_is_right(tmp_path: Path) -> None:

@@ -328,6 +328,19 @@ async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
         yield host
 
 
+@pytest.fixture
+def bounds(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of the pauses that the channel of `host` made, none of which takes time."""
+    found: list[float] = []
+
+    def uniform(_: float, longest: float) -> float:
+        found.append(longest)
+        return 0.0
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    return found
+
+
 def reason(report: HostReport | Unknown) -> str:
     assert isinstance(report, Unknown), report
     return report.reason
@@ -534,15 +547,8 @@ async def test_garbage_ends_the_channel_with_its_reason(
 
 
 async def test_a_host_that_is_away_is_tried_again_with_growing_pauses(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, bounds: list[float]
 ) -> None:
-    bounds: list[float] = []
-
-    def uniform(_: float, longest: float) -> float:
-        bounds.append(longest)
-        return 0.0
-
-    monkeypatch.setattr(random, "uniform", uniform)
     await host.heard(entry(1))
     host.runner.error = CommandError("SSH: Host key is not trusted: 10.0.0.1 port 22 has another")
     assert host.runner.listener is not None
@@ -559,23 +565,16 @@ async def test_a_host_that_is_away_is_tried_again_with_growing_pauses(
 
 
 async def test_a_host_that_was_away_for_days_is_heard_again(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, bounds: list[float]
 ) -> None:
-    pauses: list[float] = []
-
-    def uniform(_: float, longest: float) -> float:
-        pauses.append(longest)
-        return 0.0
-
-    monkeypatch.setattr(random, "uniform", uniform)
     await host.heard(entry(1))
     host.runner.error = CommandError("SSH: Connection refused")
     assert host.runner.listener is not None
     host.runner.listener.ended(host.runner.error)
     for _ in range(20_000):
         await asyncio.sleep(0)
-    assert len(pauses) > 2000
-    assert max(pauses) == 30
+    assert len(bounds) > 2000
+    assert max(bounds) == 30
     assert reason(await host.report()) == "SSH: Connection refused"
     host.runner.error = None
     await host.heard(entry(1))
